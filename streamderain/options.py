@@ -1,0 +1,102 @@
+"""Everything a user can choose, as frozen dataclasses that check themselves once.
+
+The command line, configuration files and the Python API all build these and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from streamderain.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What is read of a source.
+
+    Attributes:
+        start_s: Seconds into the source at which the result begins (``-ss``).
+        duration_s: Length of the result in seconds (``-t``); None for all that follows.
+        stills: Treat every image of a folder or glob on its own, even where they are numbered like a video.
+        deinterlace: Turn interlaced video into progressive frames instead of refusing it.
+        image_rate_fps: Frames per second of a numbered run of images.
+    """
+
+    start_s: float = 0.0
+    duration_s: float | None = None
+    stills: bool = False
+    deinterlace: bool = False
+    image_rate_fps: float = 25.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.start_s) and self.start_s >= 0):
+            raise ConfigError(f"the start (-ss) must be 0 or more seconds, not {self.start_s}")
+        if self.duration_s is not None and not (math.isfinite(self.duration_s) and self.duration_s > 0):
+            raise ConfigError(f"the length (-t) must be more than 0 seconds, not {self.duration_s}")
+        if not (math.isfinite(self.image_rate_fps) and 0 < self.image_rate_fps <= 1000):
+            raise ConfigError(f"the image rate must lie in (0, 1000] frames/s, not {self.image_rate_fps}")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeOptions:
+    """How the result is encoded. None means: what suits the source and the target.
+
+    Attributes:
+        codec: Encoder name, as FFmpeg calls it; None chooses libx264 wherever the target can hold it.
+        crf: Constant rate factor; None for 18 where the encoder knows the option.
+        preset: Encoder preset; None for ``veryfast`` with libx264 and libx265.
+        pix_fmt: Pixel format; None keeps the source's depth and chroma where the encoder can.
+        extra: Further encoder options (``-e key=value``), checked against the encoder's own list.
+        overwrite: Replace an existing target.
+    """
+
+    codec: str | None = None
+    crf: float | None = None
+    preset: str | None = None
+    pix_fmt: str | None = None
+    extra: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.crf is not None and not 0 <= self.crf <= 63:
+            raise ConfigError(f"crf must lie in 0..63, not {self.crf}")
+        object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Which model removes the rain, and on what.
+
+    Attributes:
+        model: Name of a model, or the path of a folder with a ``card.toml``.
+        engine: ``"auto"`` or an engine's name. A named engine never falls back to another.
+        device: Device in the engine's own words (``"cpu"``, ``"cuda:1"``); ``"auto"`` for its default.
+        precision: One of the card's precisions; ``"auto"`` for the engine's default.
+        strength: How much of the found rain is taken away, 0 (nothing) to 1 (all).
+        threads: Processor threads the engine may use; 0 for all this process may run on.
+    """
+
+    model: str = "dcd-lite"
+    engine: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+    strength: float = 1.0
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.strength <= 1.0:
+            raise ConfigError(f"strength must lie in 0..1, not {self.strength}")
+        if self.threads < 0:
+            raise ConfigError(f"threads must be 0 (all) or more, not {self.threads}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """All options of one run."""
+
+    read: ReadOptions = field(default_factory=ReadOptions)
+    encode: EncodeOptions = field(default_factory=EncodeOptions)
+    engine: EngineOptions = field(default_factory=EngineOptions)
