@@ -62,3 +62,15 @@ class Outlet(Protocol):
 
     def abort(self) -> None:
         """Removes what was written so far. Idempotent, never raises."""
+
+
+class Output(Protocol):
+    """One encode of every stream, fed to one or more targets."""
+
+    @property
+    def encoders(self) -> Sequence[Encoder]:
+        """One encoder per video stream of the source, in order of position."""
+
+    @property
+    def outlets(self) -> Sequence[Outlet]:
+        """The targets; each takes every packet of every encoder."""
