@@ -1,0 +1,145 @@
+"""What happens during a run, as frozen events that can be written as JSON.
+
+Progress bars, logs and reports all read these; nothing else looks into a running pipeline.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpeed:
+    """How fast one stage would be by itself.
+
+    Attributes:
+        busy_s: Seconds the stage spent working, waiting for others left out.
+        waiting_s: Seconds it waited for its neighbours.
+        fps: Frames per second of its busy time; None before the first frame.
+    """
+
+    busy_s: float
+    waiting_s: float
+    fps: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A source was opened and its targets were prepared; nothing is derained yet.
+
+    Attributes:
+        source: What is read, as the user named it, without credentials.
+        targets: What is written.
+        width: Of the first video stream, in pixels.
+        height: Of the first video stream, in pixels.
+        streams: Number of video streams that are derained.
+        frames: Expected number of frames over all streams; None when unknown.
+        engine: Name of the engine.
+        engine_reason: Why this engine was chosen.
+        device: What it runs on.
+        precision: Precision it runs at.
+        model: Name of the model.
+        model_sha256: Checksum of its weights.
+        warnings: What the user should know before the work starts.
+    """
+
+    source: str
+    targets: tuple[str, ...]
+    width: int
+    height: int
+    streams: int
+    frames: int | None
+    engine: str
+    engine_reason: str
+    device: str
+    precision: str
+    model: str
+    model_sha256: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the run is. Sent a few times a second.
+
+    Attributes:
+        frames_in: Frames decoded so far.
+        frames_out: Frames encoded so far.
+        frames: Expected number of frames; None when unknown.
+        elapsed_s: Seconds since the start.
+        fps: Frames written per second over the last few seconds.
+        eta_s: Seconds left at that speed; None when unknown.
+        limited_by: The stage that limits: ``"read"``, ``"engine"`` or ``"write"``; None while unknown.
+    """
+
+    frames_in: int
+    frames_out: int
+    frames: int | None
+    elapsed_s: float
+    fps: float
+    eta_s: float | None
+    limited_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """A source was worked through, or interrupted with its targets finalised.
+
+    Attributes:
+        source: What was read.
+        targets: What was written.
+        frames_in: Frames decoded.
+        frames_out: Frames encoded.
+        skipped: Frames that were damaged or lost in the source.
+        damage: What was damaged and where, in words.
+        elapsed_s: Seconds from opening the source to the finished targets.
+        first_frame_s: Seconds until the first frame was written; None when there was none.
+        fps: Frames written per second of the whole run.
+        stages: Speed of ``"read"``, ``"engine"`` and ``"write"``.
+        limited_by: The stage that limited.
+        interrupted: True when the user stopped it.
+        warnings: All warnings, those from before the start included.
+    """
+
+    source: str
+    targets: tuple[str, ...]
+    frames_in: int
+    frames_out: int
+    skipped: int
+    damage: tuple[str, ...]
+    elapsed_s: float
+    first_frame_s: float | None
+    fps: float
+    stages: dict[str, StageSpeed] = field(default_factory=dict)
+    limited_by: str | None = None
+    interrupted: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A source could not be worked through.
+
+    Attributes:
+        source: What was read.
+        error: Name of the error's class.
+        message: What failed, where, and what to do.
+        exit_code: What the command ends with.
+    """
+
+    source: str
+    error: str
+    message: str
+    exit_code: int
+
+
+Event = Started | Progress | Complete | Failed
+Observer = Callable[[Event], None]
+
+
+def to_json(event: Any) -> dict[str, Any]:
+    """Returns an event as JSON-able values, its kind under ``"event"``."""
+    return {"event": type(event).__name__.lower(), **dataclasses.asdict(event)}

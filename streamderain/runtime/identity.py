@@ -1,0 +1,94 @@
+"""The fake that ships: hands frames back as they are, with delay and faults to order.
+
+It keeps the window, the order and the waiting of a real engine, so that whatever is built on engines can be
+tested without one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import numpy as np
+
+from streamderain.errors import InferenceError
+from streamderain.frame import Geometry, Plane, Planes
+from streamderain.models import ModelCard
+from streamderain.runtime.base import Engine, Session, SessionOptions, WindowedSession
+from streamderain.runtime.luma import component_count, same_planes
+from streamderain.runtime.window import Job
+
+
+class IdentityEngine(Engine):
+    """Returns every frame unchanged.
+
+    Args:
+        model: Gives the window's shape; its files are not read.
+        device: Ignored.
+        precision: Ignored: codes pass through.
+        threads: Ignored.
+        delay_s: Seconds each frame takes.
+        fail_at: Number of the computed frame, from 0, that fails with an InferenceError; None for none.
+    """
+
+    name = "identity"
+
+    def __init__(
+        self,
+        model: ModelCard,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        threads: int = 0,
+        delay_s: float = 0.0,
+        fail_at: int | None = None,
+    ) -> None:
+        self.model = model
+        self.device = "none"
+        self.precision = "exact"
+        self._delay_s = delay_s
+        self._fail_at = fail_at
+
+    def session(self, geometry: Geometry, options: SessionOptions | None = None) -> Session:
+        """See :meth:`Engine.session`."""
+        return _IdentitySession(
+            self.model,
+            geometry,
+            options or SessionOptions(),
+            delay_s=self._delay_s,
+            fail_at=self._fail_at,
+        )
+
+    def close(self) -> None:
+        """See :meth:`Engine.close`."""
+
+
+class _IdentitySession(WindowedSession):
+    def __init__(
+        self,
+        model: ModelCard,
+        geometry: Geometry,
+        options: SessionOptions,
+        *,
+        delay_s: float,
+        fail_at: int | None,
+    ) -> None:
+        super().__init__(model, geometry, options, workers=1)
+        self._delay_s = delay_s
+        self._fail_at = fail_at
+        self._numbers = itertools.count()
+
+    def _copy_in(self, planes: Planes) -> tuple[Plane, ...]:
+        needed = planes[: component_count(self.geometry)]
+        return tuple(np.array(plane, dtype=self.geometry.dtype, order="C") for plane in needed)
+
+    def _same(self, one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:
+        return same_planes(one, other)
+
+    def _infer(self, job: Job[tuple[Plane, ...]]) -> Planes:
+        number = next(self._numbers)
+        if self._delay_s:
+            time.sleep(self._delay_s)
+        if number == self._fail_at:
+            raise InferenceError(f"the identity engine was told to fail at frame {number}")
+        return job.frames[self.model.before]

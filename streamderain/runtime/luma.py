@@ -1,0 +1,104 @@
+"""The numbers of the adapter around a luma core: from codes to what the core reads, and back.
+
+A luma core reads and writes studio-range luma: a limited-range 8-bit code divided by 255. Every other kind of
+code is mapped onto that scale on the way in; on the way out only the *residual* (current minus clean) is
+mapped back and taken from the codes, so that a pixel without rain keeps its code exactly, at any depth.
+
+    unit     = code * scale + offset              (RGB: of the luma of the codes)
+    out_code = clamp(round(code - strength * gain * (unit - clean)), 0, top)
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streamderain.frame import Geometry, Plane, Planes
+from streamderain.models import ModelCard
+from streamderain.runtime.base import WindowedSession
+from streamderain.runtime.blocks import from_blocks, to_blocks
+
+_WEIGHTS = {
+    "bt601": (0.299, 0.587, 0.114),
+    "bt709": (0.2126, 0.7152, 0.0722),
+    "bt2020": (0.2627, 0.6780, 0.0593),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LumaScale:
+    """How codes of one geometry map onto the core's scale.
+
+    Attributes:
+        scale: Units per code.
+        offset: Unit of code 0.
+        gain: Codes per unit of residual.
+        top: Largest code.
+        weights: Share of each component in luma: one for a luma plane, three for R, G, B.
+    """
+
+    scale: float
+    offset: float
+    gain: float
+    top: int
+    weights: tuple[float, ...]
+
+
+def luma_scale(geometry: Geometry) -> LumaScale:
+    """Returns the scale for a geometry (ITU-R BT.601/709/2020 luma weights and quantisation)."""
+    top = 2**geometry.bits - 1
+    weights = _WEIGHTS[geometry.matrix] if geometry.is_rgb else (1.0,)
+    if geometry.is_rgb or geometry.range == "full":
+        return LumaScale(219 / 255 / top, 16 / 255, top * 255 / 219, top, weights)
+    studio = 255.0 * 2 ** (geometry.bits - 8)
+    return LumaScale(1 / studio, 0.0, studio, top, weights)
+
+
+def component_count(geometry: Geometry) -> int:
+    """How many planes a luma model reads and writes: luma alone, or R, G and B."""
+    return 3 if geometry.is_rgb else 1
+
+
+def window_names(model: ModelCard) -> tuple[str, ...]:
+    """The core's frame inputs, oldest first: ``before1``, ``current``, ``after1`` and so on."""
+    earlier = (f"before{i}" for i in range(model.before, 0, -1))
+    later = (f"after{i}" for i in range(1, model.after + 1))
+    return (*earlier, "current", *later)
+
+
+def same_planes(one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:
+    """Whether two copied frames hold the same codes. A sparse look settles nearly every case."""
+    sparse = all((a[::16] == b[::16]).all() for a, b in zip(one, other, strict=True))
+    return sparse and all((a == b).all() for a, b in zip(one, other, strict=True))
+
+
+class LumaSession(WindowedSession, ABC):
+    """A session of a luma model: frames are copied in as blocks, one array per component."""
+
+    def _copy_in(self, planes: Planes) -> tuple[Plane, ...]:
+        return tuple(
+            to_blocks(
+                plane,
+                block=self.model.block,
+                multiple=self.model.multiple,
+                shift=self.geometry.shift,
+            )
+            for plane in planes[: component_count(self.geometry)]
+        )
+
+    def _same(self, one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:
+        return same_planes(one, other)
+
+    def _copy_out(self, blocks: Sequence[Plane]) -> Planes:
+        """Turns the derained components, (rows, columns, block * block) codes, back into planes."""
+        return tuple(
+            from_blocks(
+                component,
+                block=self.model.block,
+                width=self.geometry.width,
+                height=self.geometry.height,
+                shift=self.geometry.shift,
+            )
+            for component in blocks
+        )

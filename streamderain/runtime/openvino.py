@@ -1,0 +1,224 @@
+"""OpenVINO: the engine of ordinary computers.
+
+The adapter around the core (scaling, range, matrix, residual, rounding) is part of the compiled graph, so
+frames go in and come out as integer codes. Several frames are computed at a time, each on few threads:
+threads that never wait for each other within a frame share the cores well with a decoder and an encoder.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import openvino.opset13 as ops
+
+from streamderain.errors import DeviceMemoryError, EngineUnavailable, PlanBuildError
+from streamderain.frame import Geometry, Plane, Planes
+from streamderain.models import ModelCard
+from streamderain.runtime.base import Engine, Session, SessionOptions
+from streamderain.runtime.blocks import padded
+from streamderain.runtime.luma import LumaSession, component_count, luma_scale, window_names
+from streamderain.runtime.window import Job
+
+MAX_STREAMS = 4
+"""More frames at a time than this cost memory and latency and win nothing measurable."""
+
+
+class OpenVinoEngine(Engine):
+    """Runs a model's ONNX core on a device of OpenVINO.
+
+    Args:
+        model: The model; its card names the files per precision.
+        device: ``"auto"`` (the CPU) or an OpenVINO device name.
+        precision: ``"auto"``, ``"f32"``, ``"bf16"`` or ``"int8"``.
+        threads: Processor threads to use; 0 for all this process may run on.
+
+    Raises:
+        EngineUnavailable: No such device, or it lacks the precision.
+    """
+
+    name = "openvino"
+
+    def __init__(self, model: ModelCard, *, device: str, precision: str, threads: int) -> None:
+        if model.input != "luma":
+            raise PlanBuildError(
+                f"the model {model.name} reads {model.input} and the openvino engine handles luma models; "
+                "choose another with --model (streamderain models list)"
+            )
+        self.model = model
+        self.precision = model.default_precision.get(self.name, "f32") if precision == "auto" else precision
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self.streams = min(self.threads, MAX_STREAMS)
+        self._core = ov.Core()
+        self._device = "CPU" if device in ("auto", "cpu") else device
+        self._compiled: dict[Geometry, Any] = {}
+        self._require_device()
+        self.device = f"{self._device} ({self._core.get_property(self._device, 'FULL_DEVICE_NAME')})"
+        self._path = model.file("f32" if self.precision == "bf16" else self.precision)
+
+    def session(self, geometry: Geometry, options: SessionOptions | None = None) -> Session:
+        """See :meth:`Engine.session`. The compiled graph of the last geometries is kept."""
+        if geometry not in self._compiled:
+            while len(self._compiled) >= 2:
+                self._compiled.pop(next(iter(self._compiled)))
+            self._compiled[geometry] = self._compile(geometry)
+        return _OpenVinoSession(
+            self.model,
+            geometry,
+            options or SessionOptions(),
+            compiled=self._compiled[geometry],
+            requests=self.streams,
+        )
+
+    def close(self) -> None:
+        """See :meth:`Engine.close`."""
+        self._compiled.clear()
+
+    def _require_device(self) -> None:
+        known = self._core.available_devices
+        if self._device.split(".")[0] not in {name.split(".")[0] for name in known}:
+            raise EngineUnavailable(
+                f"OpenVINO has no device {self._device!r} here; it found: {', '.join(known)}. "
+                "Leave --device out to use the CPU"
+            )
+        capable = self._core.get_property(self._device, "OPTIMIZATION_CAPABILITIES")
+        if self.precision == "bf16" and "BF16" not in capable:
+            raise EngineUnavailable(
+                f"the {self._device} device computes no bf16 in hardware; use --precision int8 or f32"
+            )
+
+    def _compile(self, geometry: Geometry) -> Any:
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
+            "INFERENCE_NUM_THREADS": self.threads,
+            "NUM_STREAMS": self.streams,
+            # The cores are shared with a decoder and an encoder: let the scheduler place the threads.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if self._device != "CPU":
+            settings = {"PERFORMANCE_HINT": "THROUGHPUT"}
+        try:
+            graph = adapted_core(self._core.read_model(self._path), model=self.model, geometry=geometry)
+            return self._core.compile_model(graph, self._device, settings)
+        except (RuntimeError, MemoryError) as error:
+            size = f"{geometry.width}x{geometry.height}"
+            if isinstance(error, MemoryError) or "alloc" in str(error):
+                raise DeviceMemoryError(
+                    f"frames of {size} do not fit into the memory of {self._device}: {error}; "
+                    "scale the video down first, or use a device with more memory"
+                ) from error
+            raise PlanBuildError(
+                f"the model {self.model.name} does not compile for {size} on {self._device}: {error}; "
+                "try --precision f32 or another --engine"
+            ) from error
+
+
+class _OpenVinoSession(LumaSession):
+    """Copies planes into blocks and runs them through a compiled graph."""
+
+    def __init__(
+        self,
+        model: ModelCard,
+        geometry: Geometry,
+        options: SessionOptions,
+        *,
+        compiled: Any,
+        requests: int,
+    ) -> None:
+        super().__init__(model, geometry, options, workers=requests)
+        self._requests: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(requests):
+            request = compiled.create_infer_request()
+            request.set_tensor("strength", ov.Tensor(np.array([self.strength], np.float32)))
+            self._requests.put(request)
+
+    @cached_property
+    def _inputs(self) -> tuple[tuple[str, ...], ...]:
+        count = component_count(self.geometry)
+        return tuple(tuple(_input_name(name, c) for c in range(count)) for name in window_names(self.model))
+
+    def _infer(self, job: Job[tuple[Plane, ...]]) -> Planes:
+        request = self._requests.get()
+        try:
+            for names, planes in zip(self._inputs, job.frames, strict=True):
+                for name, plane in zip(names, planes, strict=True):
+                    request.set_tensor(name, ov.Tensor(plane[None], shared_memory=True))
+            request.set_tensor("validity", ov.Tensor(np.array([job.validity], np.float32)))
+            request.infer()
+            return self._copy_out(
+                [request.get_output_tensor(c).data[0] for c in range(component_count(self.geometry))]
+            )
+        finally:
+            self._requests.put(request)
+
+
+def _input_name(window_name: str, component: int) -> str:
+    return f"{window_name}.{component}"
+
+
+def adapted_core(core: Any, *, model: ModelCard, geometry: Geometry) -> Any:
+    """Builds the adapter of ``runtime/luma.py`` around a core.
+
+    Args:
+        core: The model as read from its file.
+        model: Its card.
+        geometry: What frames look like.
+
+    Returns:
+        A model with inputs ``<window name>.<component>`` of (1, rows, columns, block * block) codes,
+        ``validity`` (1, neighbours) and ``strength`` (1,); one output of codes per component.
+    """
+    scale = luma_scale(geometry)
+    rows = padded(geometry.height, model.multiple) // model.block
+    columns = padded(geometry.width, model.multiple) // model.block
+    channels = model.block**2
+    names = window_names(model)
+    core.reshape({name: [1, channels, rows, columns] for name in names} | {"validity": [1, len(names) - 1]})
+    dtype = geometry.dtype.type
+    parameters = [
+        [
+            ops.parameter([1, rows, columns, channels], dtype, name=_input_name(name, c))
+            for c in range(component_count(geometry))
+        ]
+        for name in names
+    ]
+    strength = ops.parameter([1], np.float32, name="strength")
+    codes = [[_channels_first(ops.convert(p, "f32")) for p in frame] for frame in parameters]
+    units = [_units(frame, scale.scale, scale.offset, scale.weights) for frame in codes]
+    for name, unit in zip(names, units, strict=True):
+        core.input(name).replace(unit.output(0))
+    validity = core.input("validity").get_node()
+    current = model.before
+    clean = core.output(0).get_node().input_value(0)
+    taken = ops.multiply(ops.subtract(units[current], clean), ops.multiply(strength, np.float32(scale.gain)))
+    outputs = [_codes(ops.subtract(component, taken), scale.top, dtype) for component in codes[current]]
+    flat = [parameter for frame in parameters for parameter in frame]
+    for parameter in (*flat, strength):
+        parameter.output(0).set_names({parameter.get_friendly_name()})
+    return ov.Model(outputs, [*flat, validity, strength], f"{model.name} with adapter")
+
+
+def _channels_first(blocks: Any) -> Any:
+    return ops.transpose(blocks, np.array([0, 3, 1, 2]))
+
+
+def _units(components: list[Any], scale: float, offset: float, weights: tuple[float, ...]) -> Any:
+    """The core's input from components of codes: their weighted sum on the studio scale."""
+    weighted = [
+        ops.multiply(component, np.float32(weight * scale))
+        for component, weight in zip(components, weights, strict=True)
+    ]
+    total = weighted[0]
+    for part in weighted[1:]:
+        total = ops.add(total, part)
+    return ops.add(total, np.float32(offset)) if offset else total
+
+
+def _codes(values: Any, top: int, dtype: Any) -> Any:
+    """Rounds float codes to integers of (1, rows, columns, channels)."""
+    rounded = ops.round(ops.clamp(values, 0.0, float(top)), "half_to_even")
+    return ops.transpose(ops.convert(rounded, "u8" if dtype is np.uint8 else "u16"), np.array([0, 2, 3, 1]))

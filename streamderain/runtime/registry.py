@@ -1,0 +1,111 @@
+"""Which engines there are, loaded on first use, and how ``auto`` chooses."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from streamderain.errors import ConfigError, EngineUnavailable
+from streamderain.models import ModelCard
+from streamderain.options import EngineOptions
+from streamderain.runtime.base import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class EngineEntry:
+    """Where an engine's class is found and what must be installed for it.
+
+    Attributes:
+        location: ``module:class``.
+        needs: Name of the package it needs; None for none.
+        install: The command that installs it.
+        summary: One sentence for people.
+    """
+
+    location: str
+    needs: str | None
+    install: str
+    summary: str
+
+    @property
+    def installed(self) -> bool:
+        """Whether the package it needs can be found; nothing is imported."""
+        return self.needs is None or importlib.util.find_spec(self.needs) is not None
+
+
+ENGINES: Mapping[str, EngineEntry] = MappingProxyType(
+    {
+        "openvino": EngineEntry(
+            "streamderain.runtime.openvino:OpenVinoEngine",
+            "openvino",
+            "pip install streamderain",
+            "OpenVINO on ordinary processors",
+        ),
+        "torch": EngineEntry(
+            "streamderain.runtime.torch:TorchEngine",
+            "torch",
+            'pip install "streamderain[torch]"',
+            "torch on CPU or CUDA, the reference",
+        ),
+        "identity": EngineEntry(
+            "streamderain.runtime.identity:IdentityEngine",
+            None,
+            "",
+            "hands frames back unchanged, for tests",
+        ),
+    }
+)
+
+AUTO_ORDER = ("openvino", "torch")
+"""The first of these that is installed is what ``auto`` means."""
+
+
+def choose_engine(name: str) -> tuple[str, str]:
+    """Returns the engine that ``name`` stands for, and why.
+
+    Raises:
+        ConfigError: No engine of that name.
+        EngineUnavailable: It, or for ``auto`` every engine, is not installed.
+    """
+    if name == "auto":
+        for candidate in AUTO_ORDER:
+            if ENGINES[candidate].installed:
+                return candidate, f"auto: the first of {', '.join(AUTO_ORDER)} that is installed"
+        raise EngineUnavailable(f"no engine is installed; {ENGINES[AUTO_ORDER[0]].install} brings one")
+    if name not in ENGINES:
+        raise ConfigError(f"there is no engine {name!r}; choose from auto, {', '.join(ENGINES)}")
+    if not ENGINES[name].installed:
+        raise EngineUnavailable(f"the {name} engine is not installed: {ENGINES[name].install}")
+    return name, "asked for"
+
+
+def open_engine(name: str = "auto", *, model: ModelCard, options: EngineOptions | None = None) -> Engine:
+    """Opens an engine with a model.
+
+    Args:
+        name: ``"auto"`` or an engine's name; a named engine never falls back to another.
+        model: From :func:`streamderain.models.load_model`.
+        options: Device, precision and threads; its own ``engine`` and ``model`` are not read.
+
+    Raises:
+        ConfigError: No engine of that name.
+        EngineUnavailable: It is not installed, or has no such device.
+        ModelError: The model's files cannot be used.
+    """
+    options = options or EngineOptions()
+    chosen, _ = choose_engine(name)
+    module, _, class_name = ENGINES[chosen].location.partition(":")
+    try:
+        engine_class = getattr(importlib.import_module(module), class_name)
+    except (ImportError, OSError) as error:
+        raise EngineUnavailable(
+            f"the {chosen} engine is installed but does not load: {error}; reinstall it: "
+            f"{ENGINES[chosen].install}"
+        ) from error
+    engine: Engine = engine_class(
+        model, device=options.device, precision=options.precision, threads=options.threads
+    )
+    return engine
