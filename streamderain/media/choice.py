@@ -1,0 +1,294 @@
+"""What suits a source and a target: encoder, pixel format, tags; and what has to be said about it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import av
+from av.codec.codec import PixFmtLoss
+from av.sidedata.sidedata import Type as SideType
+
+from streamderain.errors import ConfigError
+from streamderain.media.codecs import (
+    Colour,
+    EncoderSettings,
+    choose_pix_fmt,
+    encoder_options,
+    find_encoder,
+    has_alpha,
+)
+from streamderain.media.sink import Nowhere
+from streamderain.options import EncodeOptions
+
+BT709, FULL, LIMITED, PQ = 1, 2, 1, 16
+
+_REAL_LOSS = (
+    PixFmtLoss.ALPHA,
+    PixFmtLoss.RESOLUTION,
+    PixFmtLoss.DEPTH,
+    PixFmtLoss.COLORSPACE,
+    PixFmtLoss.CHROMA,
+)
+
+if TYPE_CHECKING:
+    from streamderain.media.source import VideoTrack
+
+_FIXED = {"gif": "gif", "apng": "apng", "webp": "libwebp_anim"}
+_IMAGES = {
+    ".jpg": "mjpeg",
+    ".jpeg": "mjpeg",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".bmp": "bmp",
+    ".webp": "libwebp",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one stream is encoded for one target.
+
+    Attributes:
+        candidates: Settings to try, the best first.
+        warnings: What is lost with the first of them.
+    """
+
+    candidates: tuple[EncoderSettings, ...]
+    warnings: tuple[str, ...]
+
+
+def image_codec(suffix: str) -> str:
+    """Encoder for image files of this extension (with its dot)."""
+    return _IMAGES.get(suffix.lower(), "png")
+
+
+def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str | None = None) -> Choice:
+    """Chooses encoder settings for one stream and one container format.
+
+    Args:
+        track: The stream, with its first decoded frame.
+        muxer: FFmpeg's name of the container format.
+        options: The user's choice.
+        codec: Encoder for image files; None chooses by container.
+
+    Returns:
+        Settings to try in this order, and warnings.
+
+    Raises:
+        ConfigError: The user's encoder or options do not exist, or the container cannot hold the codec.
+    """
+    source = track.info.pix_fmt
+    name = codec or options.codec or default_codec(track, muxer)
+    if codec is None and not muxer_takes(muxer, name):
+        raise ConfigError(
+            f"{muxer} cannot hold {name} video; choose another --codec or extension "
+            "(.mkv holds nearly everything)"
+        )
+    pix_fmt, loss = (options.pix_fmt, PixFmtLoss.NONE) if options.pix_fmt else choose_pix_fmt(name, source)
+    hdr = _hdr10(track.first)
+    warnings = list(_loss_warnings(track, name, pix_fmt, loss))
+    if hdr and name not in ("libx265", "libsvtav1"):
+        warnings.append(f"{name} cannot hold the HDR10 mastering data of the source: use --codec libx265")
+    chosen = _chosen(options)
+    if codec is not None and options.codec not in (None, codec):
+        # An image folder has its codec from its extension; options for another codec are a mistake.
+        raise ConfigError(
+            f"{options.codec} does not make such image files; leave --codec out, or name a video file"
+        )
+    settings = EncoderSettings(
+        codec=name,
+        width=track.info.geometry.width,
+        height=track.info.geometry.height,
+        pix_fmt=pix_fmt,
+        time_base=_time_base(track, muxer),
+        rate_fps=track.info.rate_fps or Fraction(25),
+        colour=_colour(track, pix_fmt),
+        aspect=_aspect(track),
+        options=_with_hdr(name, encoder_options(name, options), hdr),
+        global_header=_wants_global_header(muxer),
+        chosen=chosen,
+    )
+    return Choice(tuple(_with_fallbacks(settings, options)), tuple(warnings))
+
+
+def default_codec(track: VideoTrack, muxer: str) -> str:
+    """The encoder used when the user names none.
+
+    libx264 wherever it keeps depth and alpha; where it cannot: ffv1 (mkv) or ProRes 4444 (mov) for alpha,
+    libx265 for more than 10 bits and for HDR10; what the format itself wants elsewhere.
+    """
+    if muxer in _FIXED:
+        return _FIXED[muxer]
+    source = track.info.pix_fmt
+    if muxer == "webm":
+        return _webm_codec(track)
+    if has_alpha(source) and muxer in ("matroska", "mov"):
+        return "ffv1" if muxer == "matroska" else "prores_ks"
+    if muxer_takes(muxer, "libx265") and (_hdr10(track.first) or _deeper(source)):
+        return "libx265"
+    if muxer_takes(muxer, "libx264"):
+        return "libx264"
+    return _own_codec(muxer)
+
+
+def muxer_takes(muxer: str, codec: str) -> bool:
+    """Whether a container format can hold what an encoder makes."""
+    with av.open(Nowhere(), "w", format=muxer) as container:
+        try:
+            container.add_stream(codec)
+        except ValueError:
+            return False
+    return True
+
+
+def _own_codec(muxer: str) -> str:
+    with av.open(Nowhere(), "w", format=muxer) as container:
+        name = container.default_video_codec
+    if name in ("none", "png"):
+        # Audio formats name PNG for their cover pictures.
+        raise ConfigError(f"{muxer} holds no video; choose .mp4, .mkv, .mov or .webm")
+    return find_encoder(name).name
+
+
+def _webm_codec(track: VideoTrack) -> str:
+    source = track.info.pix_fmt
+    if has_alpha(source):
+        return "libvpx-vp9"
+    # The VP9 encoder at hand has 8 bits only, SVT-AV1 has 4:2:0 only.
+    av1 = choose_pix_fmt("libsvtav1", source)[1] & ~PixFmtLoss.COLORSPACE
+    vp9 = choose_pix_fmt("libvpx-vp9", source)[1]
+    deep = bool(vp9 & PixFmtLoss.DEPTH) and not av1 & PixFmtLoss.DEPTH
+    return "libsvtav1" if deep else "libvpx-vp9"
+
+
+def _deeper(source: str) -> bool:
+    return bool(choose_pix_fmt("libx264", source)[1] & PixFmtLoss.DEPTH) and not av.VideoFormat(source).is_rgb
+
+
+def _loss_warnings(track: VideoTrack, codec: str, pix_fmt: str, loss: PixFmtLoss) -> Iterator[str]:
+    source = track.info.pix_fmt
+    words = {
+        PixFmtLoss.ALPHA: "transparency is dropped (.mkv, .mov and .webm keep it)",
+        PixFmtLoss.RESOLUTION: "chroma resolution is reduced",
+        PixFmtLoss.DEPTH: "bit depth is reduced",
+        PixFmtLoss.COLORSPACE: "colours are converted between RGB and YCbCr",
+        PixFmtLoss.CHROMA: "colour is dropped",
+    }
+    lost = [words[flag] for flag in _REAL_LOSS if loss & flag]
+    if has_alpha(source) and not has_alpha(pix_fmt) and not loss & PixFmtLoss.ALPHA:
+        lost.insert(0, words[PixFmtLoss.ALPHA])
+    if codec == "gif":
+        lost = ["colours are reduced to a palette of 256"]
+    if lost:
+        yield f"video {track.info.position}: {source} becomes {pix_fmt} ({codec}): {'; '.join(lost)}"
+
+
+def _with_fallbacks(settings: EncoderSettings, options: EncodeOptions) -> Iterator[EncoderSettings]:
+    """The settings, then variants for what some encoders refuse."""
+    yield settings
+    if options.pix_fmt is None:
+        for finer in _finer_chroma(settings):
+            yield replace(settings, pix_fmt=finer)
+    # MPEG-4 part 2 counts time in at most 65535 parts of a second.
+    yield replace(settings, time_base=1 / settings.rate_fps)
+
+
+def _finer_chroma(settings: EncoderSettings) -> Iterator[str]:
+    """Pixel formats that hold odd sizes, which 4:2:0 refuses: nothing is cut and nothing padded."""
+    if settings.width % 2 == 0 and settings.height % 2 == 0:
+        return
+    plain = settings.pix_fmt.replace("nv12", "yuv420p")
+    if settings.width % 2 == 0:
+        yield plain.replace("420p", "422p")
+    yield plain.replace("420p", "444p").replace("422p", "444p")
+
+
+def _time_base(track: VideoTrack, muxer: str) -> Fraction:
+    # AVI numbers its frames: its time base is the frame rate.
+    if muxer == "avi" and track.info.rate_fps:
+        return 1 / track.info.rate_fps
+    return track.info.time_base
+
+
+def _wants_global_header(muxer: str) -> bool:
+    return bool(av.ContainerFormat(muxer, "w").flags & 0x40)
+
+
+def _colour(track: VideoTrack, pix_fmt: str) -> Colour:
+    first = track.first
+    was_rgb, is_rgb = av.VideoFormat(track.info.pix_fmt).is_rgb, av.VideoFormat(pix_fmt).is_rgb
+    primaries, transfer = int(first.color_primaries), int(first.color_trc)
+    if is_rgb:
+        return Colour(0, FULL, primaries, transfer)
+    if pix_fmt.startswith("yuvj"):
+        matrix = 2 if was_rgb else int(first.colorspace)
+        return Colour(matrix, FULL, primaries, transfer)
+    if was_rgb:
+        return Colour(BT709, LIMITED, primaries, transfer)
+    full = track.info.pix_fmt.startswith("yuvj")
+    return Colour(int(first.colorspace), FULL if full else int(first.color_range), primaries, transfer)
+
+
+def _aspect(track: VideoTrack) -> Fraction | None:
+    aspect = track.stream.sample_aspect_ratio
+    return aspect if aspect else None
+
+
+def _chosen(options: EncodeOptions) -> tuple[str, ...]:
+    names = list(options.extra)
+    names += ["crf"] if options.crf is not None else []
+    names += ["preset"] if options.preset is not None else []
+    return tuple(names)
+
+
+@dataclass(frozen=True)
+class _Hdr10:
+    mastering: tuple[int, ...] = ()
+    light: tuple[int, int] | None = None
+
+
+def _hdr10(frame: av.VideoFrame) -> _Hdr10 | None:
+    """Static HDR metadata: chromaticities in 1/50000 and luminance in 1/10000 cd/m2, then light levels."""
+    data = {side.type: bytes(side) for side in frame.side_data}
+    mastering: tuple[int, ...] = ()
+    if (raw := data.get(SideType.MASTERING_DISPLAY_METADATA)) is not None:
+        numbers = struct.unpack("22i", raw[:88])
+        ratios = [Fraction(n, d or 1) for n, d in zip(numbers[0:20:2], numbers[1:20:2], strict=True)]
+        if numbers[20] and numbers[21]:
+            scales = [50000] * 8 + [10000] * 2
+            mastering = tuple(round(r * s) for r, s in zip(ratios, scales, strict=True))
+    light = None
+    if (raw := data.get(SideType.CONTENT_LIGHT_LEVEL)) is not None:
+        light = struct.unpack("2I", raw[:8])
+    return _Hdr10(mastering, light) if mastering or light else None
+
+
+def _with_hdr(
+    codec: str, options: tuple[tuple[str, str], ...], hdr: _Hdr10 | None
+) -> tuple[tuple[str, str], ...]:
+    """Adds HDR10 static metadata, which encoders take as parameters only."""
+    if hdr is None or codec not in ("libx265", "libsvtav1"):
+        return options
+    parts = []
+    if hdr.mastering:
+        rx, ry, gx, gy, bx, by, wx, wy, low, high = hdr.mastering
+        if codec == "libx265":
+            display = f"G({gx},{gy})B({bx},{by})R({rx},{ry})WP({wx},{wy})L({high},{low})"
+            parts.append(f"master-display={display}")
+        else:
+            g, b, r, w = ((x / 50000, y / 50000) for x, y in ((gx, gy), (bx, by), (rx, ry), (wx, wy)))
+            points = "".join(
+                f"{n}({x:.5f},{y:.5f})" for n, (x, y) in (("G", g), ("B", b), ("R", r), ("WP", w))
+            )
+            parts.append(f"mastering-display={points}L({high / 10000:.4f},{low / 10000:.4f})")
+    if hdr.light is not None:
+        name = "max-cll" if codec == "libx265" else "content-light"
+        parts.append(f"{name}={hdr.light[0]},{hdr.light[1]}")
+    key = "x265-params" if codec == "libx265" else "svtav1-params"
+    given = dict(options)
+    given[key] = ":".join([*filter(None, [given.get(key)]), *parts])
+    return tuple(sorted(given.items()))

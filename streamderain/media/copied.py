@@ -1,0 +1,185 @@
+"""Streams that are copied, what the target can hold of them, and text subtitles in another dress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import av
+from av.container import OutputContainer
+from av.subtitles.codeccontext import SubtitleCodecContext
+
+from streamderain.media.sink import Nowhere
+
+_TEXT_CODECS = ("mov_text", "subrip", "webvtt", "ass")
+
+_ASS_HEADER = (
+    b"[Script Info]\r\nScriptType: v4.00+\r\nPlayResX: 384\r\nPlayResY: 288\r\n\r\n[V4+ Styles]\r\n"
+    b"Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, "
+    b"Italic, Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, "
+    b"MarginL, MarginR, MarginV, Encoding\r\nStyle: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,"
+    b"100,0,0,1,1,0,2,10,10,10,1\r\n\r\n[Events]\r\n"
+    b"Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\r\n"
+)
+
+STATISTICS = ("DURATION", "BPS", "NUMBER_OF_", "_STATISTICS_", "encoder", "ENCODER")
+"""Metadata that describes the old encode: wrong for a stream encoded anew or trimmed."""
+
+
+class Passenger(Protocol):
+    """A copied stream in one target: makes its stream there and its packets fit."""
+
+    source: Any
+
+    def board(self, container: OutputContainer) -> Any:
+        """Adds the stream to a container; returns it."""
+
+    def packets(self, packet: av.Packet[Any]) -> Sequence[av.Packet[Any]]:
+        """What is written for one packet of the source."""
+
+
+@dataclass
+class Verbatim:
+    """Copies packets byte for byte."""
+
+    source: Any
+
+    def board(self, container: OutputContainer) -> Any:
+        """Adds a stream with the source's parameters."""
+        return container.add_stream_from_template(self.source, opaque=True)
+
+    def packets(self, packet: av.Packet[Any]) -> Sequence[av.Packet[Any]]:
+        """The packet itself."""
+        return (packet,)
+
+
+class Reworded:
+    """Rewrites text subtitles in a codec the target holds; text and times stay, styles may not.
+
+    Args:
+        source: The subtitle stream.
+        codec: Encoder name, such as ``"mov_text"``.
+    """
+
+    def __init__(self, source: Any, codec: str) -> None:
+        self.source = source
+        self.codec = codec
+        decoder = av.CodecContext.create(source.codec_context.codec.name, "r")
+        assert isinstance(decoder, SubtitleCodecContext)
+        self._decoder = decoder
+        if source.codec_context.extradata:
+            decoder.extradata = source.codec_context.extradata
+        self._encoder: SubtitleCodecContext | None = None
+
+    def board(self, container: OutputContainer) -> Any:
+        """Adds a stream of the other codec."""
+        stream = container.add_stream(self.codec)
+        context = stream.codec_context
+        assert isinstance(context, SubtitleCodecContext)
+        self._decoder.open(strict=False)
+        context.subtitle_header = self._decoder.subtitle_header or _ASS_HEADER
+        context.time_base = stream.time_base = self.source.time_base
+        self._encoder = context
+        return stream
+
+    def packets(self, packet: av.Packet[Any]) -> Sequence[av.Packet[Any]]:
+        """The same text in the other codec; none for a packet without text."""
+        assert self._encoder is not None
+        text = self._decoder.decode2(packet)
+        if text is None or not text.rects:
+            return ()
+        written = self._encoder.encode_subtitle(text)
+        written.time_base = packet.time_base
+        written.pts = written.dts = packet.pts
+        written.duration = packet.duration
+        return (written,)
+
+
+def choose_passengers(
+    streams: Sequence[Any], muxer: str, video: Sequence[av.VideoStream], options: dict[str, str]
+) -> tuple[list[Passenger], list[str]]:
+    """Tries every copied stream against the real muxer.
+
+    Args:
+        streams: The source's copied streams.
+        muxer: FFmpeg's name of the container format.
+        video: Streams of the open encoders.
+        options: Muxer options.
+
+    Returns:
+        The streams that fit, as the target will hold them, and warnings that name the others.
+    """
+    taken: list[Passenger] = []
+    warnings: list[str] = []
+    for stream in streams:
+        if _is_timecode(stream):
+            continue  # The mov muxer makes it again from the video's ``timecode``; others keep that tag.
+        passenger = next((p for p in _guises(stream) if fits([*taken, p], muxer, video, options)), None)
+        if passenger is None:
+            warnings.append(
+                f"{muxer} cannot hold {describe(stream)}: it is left out (.mkv holds nearly everything)"
+            )
+            continue
+        taken.append(passenger)
+        if isinstance(passenger, Reworded) and stream.codec_context.codec.name in ("ass", "ssa"):
+            warnings.append(
+                f"{describe(stream)} becomes {passenger.codec}: text and times stay, styles do not"
+            )
+    return taken, warnings
+
+
+def fits(
+    passengers: Sequence[Passenger], muxer: str, video: Sequence[av.VideoStream], options: dict[str, str]
+) -> bool:
+    """Whether the muxer writes a header with these streams."""
+    container = av.open(Nowhere(), "w", format=muxer, container_options=options)
+    try:
+        for template in video:
+            container.add_stream_from_template(template, opaque=True)
+        for passenger in passengers:
+            stream = passenger.board(container)
+            dress(stream, passenger.source, keep_statistics=True)
+        container.start_encoding()
+    except (av.error.FFmpegError, ValueError, OSError):
+        return False
+    finally:
+        _drop(container)
+    return True
+
+
+def dress(stream: Any, source: Any, *, keep_statistics: bool) -> None:
+    """Copies metadata and dispositions to a new stream."""
+    metadata = dict(source.metadata)
+    if not keep_statistics:
+        metadata = {k: v for k, v in metadata.items() if not k.startswith(STATISTICS)}
+    stream.metadata.update(metadata)
+    stream.disposition = int(source.disposition)
+
+
+def describe(stream: Any) -> str:
+    """A copied stream in words: kind, number, codec and language."""
+    kind = "cover picture" if stream.disposition & stream.disposition.attached_pic else stream.type
+    context = stream.codec_context
+    codec = context.codec.name if context is not None and context.codec is not None else stream.name
+    language = f", {stream.metadata['language']}" if "language" in stream.metadata else ""
+    return f"{kind} stream {stream.index} ({codec or 'unknown'}{language})"
+
+
+def _guises(stream: Any) -> list[Passenger]:
+    guises: list[Passenger] = [Verbatim(stream)]
+    if stream.type == "subtitle" and stream.codec_context is not None and stream.codec_context.codec.text_sub:
+        guises += [Reworded(stream, codec) for codec in _TEXT_CODECS]
+    return guises
+
+
+def _is_timecode(stream: Any) -> bool:
+    return stream.type == "data" and "timecode" in stream.metadata
+
+
+def _drop(container: OutputContainer) -> None:
+    # Closing writes the trailer, which may fail for want of packets; a trial does not care.
+    try:
+        container.close()
+    except (av.error.FFmpegError, ValueError, OSError):
+        return

@@ -1,0 +1,159 @@
+"""The encoder of one stream: derained planes in, packets out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from streamderain.errors import EncodeError
+from streamderain.frame import Frame, Planes
+from streamderain.media.codecs import EncoderSettings, open_encoder
+from streamderain.media.pixels import component_planes
+
+_RGB_MATRIX = 0
+
+
+class VideoEncoder:
+    """Writes planes into a writable copy of the decoder's frame and encodes it.
+
+    The frame keeps its chroma (where only luma was derained), its alpha and its side data by construction.
+
+    Args:
+        stream: Stream of the open encoder, from ``codecs.settle``.
+        settings: What it was opened with.
+        follow_size: Open a new encoder where the size of the frames changes (images) instead of refusing.
+        name: What is encoded, for messages.
+    """
+
+    def __init__(
+        self, stream: av.VideoStream, settings: EncoderSettings, *, name: str, follow_size: bool = False
+    ) -> None:
+        self.stream = stream
+        self.settings = settings
+        self.listeners: list[Callable[[int], None]] = []
+        self._name = name
+        self._follow_size = follow_size
+        self._reformatter = VideoReformatter()
+        self._last_pts: int | None = None
+
+    def encode(self, frame: Frame, planes: Planes | None) -> Sequence[av.Packet[av.VideoStream]]:
+        """Encodes one frame.
+
+        Args:
+            frame: The source frame; its picture becomes writable and is written to.
+            planes: The first colour components, (height, width) of the picture's own code range; None
+                passes the picture through.
+
+        Returns:
+            The packets that became ready, with ``stream`` set to this encoder's; maybe none.
+
+        Raises:
+            EncodeError: The encoder refuses the frame, or its size changed.
+        """
+        picture: av.VideoFrame = frame.picture
+        if planes is not None:
+            picture.make_writable()
+            _write_planes(picture, planes)
+        pts = self._place(frame)
+        for listener in self.listeners:
+            listener(pts)
+        picture = self._fitted(picture, frame)
+        picture.pict_type = 0  # The decoder's choice of I, P and B frames would otherwise be forced.
+        picture.time_base = self.settings.time_base
+        picture.pts = pts
+        return self._encode(picture, frame)
+
+    def flush(self) -> Sequence[av.Packet[av.VideoStream]]:
+        """Returns the packets still inside the encoder.
+
+        Raises:
+            EncodeError: The encoder fails on them.
+        """
+        return self._encode(None, None)
+
+    def _place(self, frame: Frame) -> int:
+        pts = frame.pts
+        if frame.time_base != self.settings.time_base:
+            # Only where the encoder or container cannot hold the source's time base (said beforehand).
+            pts = round(frame.pts * frame.time_base / self.settings.time_base)
+            if self._last_pts is not None:
+                pts = max(pts, self._last_pts + 1)
+        self._last_pts = pts
+        return pts
+
+    def _fitted(self, picture: av.VideoFrame, frame: Frame) -> av.VideoFrame:
+        settings = self.settings
+        if (picture.width, picture.height) != (settings.width, settings.height):
+            if not self._follow_size:
+                raise EncodeError(
+                    f"{self._name}: the picture changes from {settings.width}x{settings.height} to "
+                    f"{picture.width}x{picture.height} at pts {frame.pts}; one file cannot hold both. "
+                    f"Derain the parts on their own: -t {frame.time_s:.3f}, then -ss {frame.time_s:.3f}"
+                )
+            self.settings = replace(settings, width=picture.width, height=picture.height)
+            self.stream = open_encoder(self.settings)
+        if picture.format.name == settings.pix_fmt:
+            return picture
+        return self._converted(picture)
+
+    def _converted(self, picture: av.VideoFrame) -> av.VideoFrame:
+        target = self.settings.colour
+        full = 2
+        source_range = full if _is_full(picture) else 1
+        fitted = self._reformatter.reformat(
+            picture,
+            format=self.settings.pix_fmt,
+            src_colorspace=_matrix(picture.colorspace, picture.width * picture.height),
+            dst_colorspace=_matrix(target.matrix, picture.width * picture.height),
+            src_color_range=source_range,
+            dst_color_range=target.range or source_range,
+        )
+        fitted.colorspace, fitted.color_range = target.matrix, target.range
+        fitted.color_primaries, fitted.color_trc = target.primaries, target.transfer
+        return fitted
+
+    def _encode(
+        self, picture: av.VideoFrame | None, frame: Frame | None
+    ) -> Sequence[av.Packet[av.VideoStream]]:
+        try:
+            packets = self.stream.codec_context.encode(picture)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            where = (
+                "while it was being emptied" if frame is None else f"frame {frame.index} (pts {frame.pts})"
+            )
+            raise EncodeError(
+                f"{self._name}: the encoder {self.settings.codec} failed, {where}: {error}. "
+                "Try another --codec"
+            ) from error
+        for packet in packets:
+            packet.stream = self.stream
+        return packets
+
+
+def _write_planes(picture: av.VideoFrame, planes: Planes) -> None:
+    views = component_planes(picture)
+    for view, plane in zip(views, planes, strict=False):
+        if view.shape != plane.shape:
+            raise EncodeError(f"derained plane of {plane.shape} does not fit the picture's {view.shape}")
+        np.copyto(view, plane, casting="same_kind")
+
+
+def _is_full(picture: av.VideoFrame) -> bool:
+    return picture.color_range == 2 or picture.format.name.startswith("yuvj") or picture.format.is_rgb
+
+
+def _matrix(tag: int, pixels: int) -> int:
+    """A matrix swscale knows; what is untagged follows the custom of its size."""
+    if tag in (1, 4, 5, 6, 7, 9):
+        return {6: 5}.get(tag, tag)
+    return 1 if pixels >= 1280 * 720 else 5
+
+
+def exact(pts_step: Fraction, time_base: Fraction) -> bool:
+    """Whether whole multiples of ``pts_step`` seconds are whole in ``time_base``."""
+    return (pts_step / time_base).denominator == 1

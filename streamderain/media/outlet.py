@@ -1,0 +1,237 @@
+"""A container file as a target: encoded and copied packets go in, a whole file comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import av
+from av.sidedata.sidedata import Type as SideType
+
+from streamderain.errors import EncodeError
+from streamderain.media.copied import Passenger, dress
+from streamderain.media.encoder import VideoEncoder
+from streamderain.media.sink import Sink
+from streamderain.media.timing import Order, Retimer, lent
+
+if TYPE_CHECKING:
+    from streamderain.media.source import FileSource, VideoTrack
+
+_T = TypeVar("_T")
+
+_NONSTRICT = 0x20000
+"""AVFMT_TS_NONSTRICT: the muxer takes equal decoding times."""
+
+_MADE_BY_MUXER = {"major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER"}
+
+_FLUSH_S = 1
+
+
+def muxer_options(muxer: str) -> dict[str, str]:
+    """Options every file of this format is written with."""
+    if muxer in ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v"):
+        return {
+            # Readable after a kill, an ordinary file after a clean end. Without delay_moov the muxer moves
+            # all times to begin at 0 and forgets that a stream began late.
+            "movflags": "hybrid_fragmented+delay_moov",
+            "frag_duration": str(2_000_000),
+        }
+    if muxer in ("matroska", "webm"):
+        # Otherwise the muxer marks streams as default that were not.
+        return {"default_mode": "passthrough"}
+    return {}
+
+
+class ContainerOutlet:
+    """Writes one container. ``mux`` and ``copy`` may be called from different threads.
+
+    The header is tried here, so that what the format cannot hold is known before work starts.
+
+    Args:
+        sink: Where the bytes go.
+        muxer: FFmpeg's name of the format.
+        source: Gives metadata, chapters and the video streams' tags.
+        encoders: One per video stream; their packets are told apart by their ``stream``.
+        passengers: The copied streams this format can hold.
+        name: Name of the target, for messages.
+
+    Raises:
+        EncodeError: The format refuses the video stream.
+        OutputFull: The disk is full.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        muxer: str,
+        source: FileSource,
+        encoders: Sequence[VideoEncoder],
+        passengers: Sequence[Passenger],
+        name: str,
+    ) -> None:
+        self.name = name
+        self._sink = sink
+        self._lock = threading.Lock()
+        self._closed = False
+        self._container = av.open(
+            sink, "w", format=muxer, container_options=muxer_options(muxer), buffer_size=1 << 18
+        )
+        self._video: dict[Any, tuple[Any, Retimer]] = {}
+        self._copied: dict[Any, tuple[Any, Passenger, Order]] = {}
+        self._translated(lambda: self._start(source, encoders, passengers))
+
+    @property
+    def time_bases(self) -> tuple[Fraction, ...]:
+        """The container's clock for each video stream, in seconds per tick."""
+        return tuple(stream.time_base for stream, _ in self._video.values())
+
+    @property
+    def moved_frames(self) -> int:
+        """How many frames were moved by a tick because the container's clock is too coarse for them."""
+        return sum(retimer.moved for _, retimer in self._video.values())
+
+    def mux(self, packets: Sequence[av.Packet[Any]]) -> None:
+        """Writes encoded packets.
+
+        Raises:
+            OutputFull: The disk, quota or size limit is full.
+            MediaError: The write failed otherwise.
+            EncodeError: The format refuses a packet.
+        """
+        for packet in packets:
+            stream, retimer = self._video[packet.stream]
+            with self._lock, lent(packet):
+                retimer.place(packet)
+                self._write(packet, stream)
+
+    def copy(self, packet: av.Packet[Any]) -> None:
+        """Writes a packet of a copied stream; ignores one this format does not hold.
+
+        Raises:
+            OutputFull: The disk, quota or size limit is full.
+            MediaError: The write failed otherwise.
+            EncodeError: The format refuses the packet.
+        """
+        if packet.stream not in self._copied or (packet.dts is None and packet.pts is None):
+            return
+        stream, passenger, order = self._copied[packet.stream]
+        with self._lock:
+            for written in self._translated(lambda: passenger.packets(packet)):
+                with lent(written) if written is packet else contextlib.nullcontext():
+                    order.place(written, stream.time_base)
+                    self._write(written, stream)
+
+    def finish(self) -> None:
+        """Completes the file, brings it to the disk and gives it its name.
+
+        Raises:
+            OutputFull: The disk, quota or size limit is full.
+            MediaError: The write failed otherwise.
+        """
+        with self._lock:
+            self._closed = True
+            self._translated(self._container.close)
+            self._sink.keep()
+
+    def abort(self) -> None:
+        """Removes what was written so far. Idempotent, never raises."""
+        self._sink.discard()
+        # A writer stuck in a pipe that nobody reads would hold the lock for ever.
+        if self._lock.acquire(timeout=1.0):
+            try:
+                if not self._closed:
+                    self._closed = True
+                    with contextlib.suppress(Exception):
+                        self._container.close()
+            finally:
+                self._lock.release()
+
+    def _start(
+        self, source: FileSource, encoders: Sequence[VideoEncoder], passengers: Sequence[Passenger]
+    ) -> None:
+        self._container.metadata.update(
+            {k: v for k, v in source.container.metadata.items() if k not in _MADE_BY_MUXER}
+        )
+        trimmed = source.offset_s != 0 or source.end_s is not None
+        boarding = [(t.stream.index, t, e) for t, e in zip(source.tracks, encoders, strict=True)]
+        boarding += [(p.source.index, p, None) for p in passengers]
+        streams: list[tuple[Any, Any, Any]] = []
+        # In the source's order: players take the first stream of a kind by default.
+        for _, item, encoder in sorted(boarding, key=lambda entry: entry[0]):
+            if encoder is not None:
+                streams.append((self._add_video(item, encoder), item, encoder))
+            else:
+                stream = item.board(self._container)
+                dress(stream, item.source, keep_statistics=not trimmed)
+                streams.append((stream, item, None))
+        self._container.set_chapters(chapters(source))
+        self._container.start_encoding()
+        self._register(streams)
+
+    def _add_video(self, track: VideoTrack, encoder: VideoEncoder) -> Any:
+        stream = self._container.add_stream_from_template(encoder.stream, opaque=True)
+        stream.time_base = encoder.settings.time_base
+        dress(stream, track.stream, keep_statistics=False)
+        matrix = display_matrix(track.first)
+        if matrix is not None:
+            stream.set_display_matrix(matrix)
+        if self._container.format.name in ("mp4", "mov") and encoder.settings.codec == "libx265":
+            # Apple's players take HEVC under this tag only.
+            stream.codec_context.codec_tag = "hvc1"
+        return stream
+
+    def _register(self, streams: Sequence[tuple[Any, Any, Any]]) -> None:
+        strict = not self._container.format.flags & _NONSTRICT
+        for stream, item, encoder in streams:
+            if encoder is None:
+                self._copied[item.source] = (stream, item, Order(strict=strict))
+                continue
+            retimer = Retimer(encoder.settings.time_base, stream.time_base, strict=strict)
+            encoder.listeners.append(retimer.note)
+            self._video[encoder.stream] = (stream, retimer)
+
+    def _write(self, packet: av.Packet[Any], stream: Any) -> None:
+        packet.stream = stream
+        self._translated(lambda: self._container.mux(packet))
+
+    def _translated(self, action: Callable[[], _T]) -> _T:
+        try:
+            result = action()
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            self._sink.check()
+            raise EncodeError(
+                f"{self.name}: the {self._container.format.name} writer refused: {error}. "
+                "Write to .mkv, which holds nearly everything, or report this"
+            ) from error
+        # FFmpeg may have swallowed a failed write.
+        self._sink.check()
+        return result
+
+
+def chapters(source: FileSource) -> list[Any]:
+    """The source's chapters, moved and cut to what is kept of it."""
+    kept = []
+    for chapter in source.container.chapters():
+        base = chapter["time_base"] or Fraction(1, 1000)
+        start = max(chapter["start"] * base - source.offset_s, Fraction(0))
+        end = chapter["end"] * base - source.offset_s
+        if source.end_s is not None:
+            end = min(end, source.end_s - source.offset_s)
+        if end > start or (end == start and not source.offset_s and source.end_s is None):
+            kept.append(
+                {**chapter, "start": round(start / base), "end": round(end / base), "time_base": base}
+            )
+    return kept
+
+
+def display_matrix(frame: av.VideoFrame) -> list[int] | None:
+    """The nine numbers that say how players turn or mirror the picture; None where they do not."""
+    for side in frame.side_data:
+        if side.type == SideType.DISPLAYMATRIX:
+            return list(struct.unpack("9i", bytes(side)[:36]))
+    return None

@@ -1,0 +1,272 @@
+"""Where the bytes of a target go: a partial file beside its place, or standard output.
+
+The muxers write through these objects and not to a path of their own, because FFmpeg keeps some write
+errors to itself (a fragmented mp4 on a full disk looks well until it is closed). A sink remembers the first
+error, and the outlet asks for it after every packet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+from streamderain.errors import MediaError, OpenError, OutputFull
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class Sink(Protocol):
+    """A place for bytes. ``write``, ``seek`` and ``tell`` are what PyAV asks of a file object."""
+
+    def write(self, data: bytes) -> int:
+        """Writes all of ``data``; returns its length."""
+
+    def check(self) -> None:
+        """Raises the first error met so far, in words."""
+
+    def keep(self) -> None:
+        """Completes the target and gives it its name."""
+
+    def discard(self) -> None:
+        """Drops what was written. Idempotent, never raises; later writes go nowhere."""
+
+
+def write_error(error: OSError, *, path: str, where: Path | None) -> MediaError:
+    """The error of the tree for a failed write.
+
+    Args:
+        error: What the system said.
+        path: Name of the target, for the message.
+        where: Folder whose free space is told; None where the target is no file.
+    """
+    if error.errno == errno.EPIPE:
+        return MediaError(
+            f"cannot write to {path}: its reader went away. Check the command that reads this output"
+        )
+    if error.errno not in FULL:
+        return MediaError(
+            f"cannot write to {path}: {error.strerror or error}. Choose another place and run again"
+        )
+    free = ""
+    with contextlib.suppress(OSError):
+        free = f" ({shutil.disk_usage(where).free:,} bytes free)" if where is not None else ""
+    if error.errno == errno.EFBIG:
+        advice = "raise the file-size limit (ulimit -f), or choose another file system or a higher --crf"
+    else:
+        advice = "free some space, choose another disk, or a higher --crf for a smaller file"
+    return OutputFull(f"no room to write {path}: {error.strerror}{free}. To go on: {advice}")
+
+
+class PartialFile:
+    """A file written as ``NAME.partial.EXT`` beside its place and renamed when whole.
+
+    Args:
+        path: The name it gets in the end. Its folder must exist.
+        overwrite: Whether ``keep`` may replace a file of that name.
+
+    Raises:
+        OpenError: The folder cannot be written to.
+        OutputFull: The disk is full already.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self.path = path
+        self.error: OSError | None = None
+        self._overwrite = overwrite
+        self._dead = False
+        self.partial, self._fd = _create_beside(path)
+
+    def write(self, data: bytes) -> int:
+        """Writes all of ``data``; returns its length.
+
+        Raises:
+            OSError: The write failed; the first such error is kept for ``check``.
+        """
+        if self._dead:
+            return len(data)
+        try:
+            _write_all(self._fd, data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Moves the place of the next write; returns it, in bytes."""
+        return 0 if self._dead else os.lseek(self._fd, offset, whence)
+
+    def tell(self) -> int:
+        """The place of the next write, in bytes."""
+        return 0 if self._dead else os.lseek(self._fd, 0, os.SEEK_CUR)
+
+    def check(self) -> None:
+        """Raises the first error met so far.
+
+        Raises:
+            OutputFull: The disk, quota or size limit is full.
+            MediaError: Any other failed write.
+        """
+        if self.error is not None:
+            raise write_error(self.error, path=str(self.path), where=self.path.parent) from self.error
+
+    def keep(self) -> None:
+        """Brings the bytes to the disk and gives the file its name.
+
+        Raises:
+            OutputFull: The disk is full.
+            OpenError: A file of that name appeared meanwhile.
+        """
+        try:
+            # Before the rename: a crash just after must not leave the name on a file without its bytes.
+            os.fsync(self._fd)
+        except OSError as error:
+            # A special file (/dev/full, a pipe) cannot be synchronised, and need not be.
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                self.error = self.error or error
+        self.check()
+        self._close()
+        self._rename()
+        _sync_folder(self.path.parent)
+
+    def discard(self) -> None:
+        """Removes the partial file. Idempotent, never raises."""
+        if self._dead:
+            return
+        self._close()
+        with contextlib.suppress(OSError):
+            self.partial.unlink()
+
+    def _close(self) -> None:
+        self._dead = True
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+
+    def _rename(self) -> None:
+        if self._overwrite:
+            self.partial.replace(self.path)
+            return
+        try:
+            # A link fails where the name exists; a rename would replace it.
+            os.link(self.partial, self.path)
+        except FileExistsError as error:
+            raise OpenError(
+                f"{self.path} appeared while it was being made; the result is kept as {self.partial}. "
+                "Move it, or run again with --overwrite"
+            ) from error
+        except OSError:
+            # This file system has no hard links (FAT, some network shares).
+            self.partial.rename(self.path)
+        else:
+            self.partial.unlink()
+
+
+class StandardOutput:
+    """Standard output as a sink; it cannot be sought, and nothing is renamed.
+
+    Args:
+        descriptor: File descriptor to write to; a copy of it is used.
+    """
+
+    def __init__(self, descriptor: int = 1) -> None:
+        self.error: OSError | None = None
+        self._fd = os.dup(descriptor)
+        self._dead = False
+        self._written = 0
+
+    def write(self, data: bytes) -> int:
+        """Writes all of ``data``; waits while the reader is slow.
+
+        Raises:
+            OSError: The reader went away or its disk is full.
+        """
+        if self._dead:
+            return len(data)
+        try:
+            _write_all(self._fd, data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+        self._written += len(data)
+        return len(data)
+
+    def check(self) -> None:
+        """Raises the first error met so far.
+
+        Raises:
+            OutputFull: What standard output leads to is full.
+            MediaError: Its reader went away, or any other failed write.
+        """
+        if self.error is not None:
+            raise write_error(self.error, path="standard output", where=None) from self.error
+
+    def keep(self) -> None:
+        """Ends the writing."""
+        self.check()
+        self.discard()
+
+    def discard(self) -> None:
+        """Ends the writing; what went out cannot be taken back. Idempotent, never raises."""
+        if not self._dead:
+            self._dead = True
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+
+
+class Nowhere:
+    """A sink for trials: takes everything, keeps nothing, and can be sought."""
+
+    def __init__(self) -> None:
+        self._place = 0
+
+    def write(self, data: bytes) -> int:
+        """Forgets ``data``; returns its length."""
+        self._place += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Pretends to move; returns the place in bytes."""
+        self._place = offset if whence == os.SEEK_SET else self._place + offset
+        return self._place
+
+    def tell(self) -> int:
+        """The pretended place, in bytes."""
+        return self._place
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def _create_beside(path: Path) -> tuple[Path, int]:
+    for number in range(1, 1000):
+        mark = "partial" if number == 1 else f"partial-{number}"
+        partial = path.with_name(f"{path.stem}.{mark}{path.suffix}")
+        try:
+            # O_EXCL: a partial that is there already belongs to another run.
+            return partial, os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            if error.errno in FULL:
+                raise write_error(error, path=str(path), where=path.parent) from error
+            raise OpenError(
+                f"cannot write into {path.parent}: {error.strerror}. Choose another folder"
+            ) from error
+    raise OpenError(
+        f"{path.parent} holds hundreds of unfinished files of {path.name}: remove *.partial* there"
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

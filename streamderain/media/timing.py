@@ -1,0 +1,95 @@
+"""Times in a container that counts more coarsely than the source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import Any
+
+import av
+
+
+class Retimer:
+    """Places packets on a container's clock; no two frames ever share a place.
+
+    A container whose clock holds every time of the source exactly leaves all as it is. Where it does not
+    (whole milliseconds in Matroska), times are rounded, and a frame that would land on the place of the one
+    before it is moved on by one tick.
+
+    Args:
+        source: Seconds per tick of the packets.
+        target: Seconds per tick of the container.
+        strict: Whether the container refuses equal decoding times.
+    """
+
+    def __init__(self, source: Fraction, target: Fraction, *, strict: bool = True) -> None:
+        self.exact = (source / target).denominator == 1
+        self.moved = 0
+        self._ratio = source / target
+        self._target = target
+        self._strict = strict
+        self._places: dict[int, int] = {}
+        self._last_pts: int | None = None
+        self._last_dts: int | None = None
+
+    def note(self, pts: int) -> None:
+        """Takes the pts of a frame, in order of presentation, before its packet comes."""
+        if self.exact:
+            return
+        place = round(pts * self._ratio)
+        if self._last_pts is not None and place <= self._last_pts:
+            place = self._last_pts + 1
+            self.moved += 1
+        self._last_pts = self._places[pts] = place
+
+    def place(self, packet: av.Packet[Any]) -> None:
+        """Rewrites the packet's times in ticks of the container."""
+        if self.exact or packet.pts is None:
+            return
+        pts = self._places.pop(packet.pts, round(packet.pts * self._ratio))
+        # Rounding keeps order, so dts stays at or before every later pts.
+        dts = min(pts, round((packet.pts if packet.dts is None else packet.dts) * self._ratio))
+        if self._last_dts is not None:
+            dts = max(dts, self._last_dts + self._strict)
+        self._last_dts = dts
+        packet.duration = round((packet.duration or 0) * self._ratio)
+        packet.time_base = self._target
+        packet.pts, packet.dts = max(pts, dts), dts
+
+
+class Order:
+    """Keeps the decoding times of a copied stream rising, as muxers demand."""
+
+    def __init__(self, *, strict: bool = True) -> None:
+        self.moved = 0
+        self._strict = strict
+        self._last: Fraction | None = None
+
+    def place(self, packet: av.Packet[Any], time_base: Fraction) -> None:
+        """Rewrites the packet's times in ticks of ``time_base`` where they would not rise."""
+        if packet.dts is None:
+            packet.dts = packet.pts
+        if packet.dts is None:
+            return
+        tick = round(packet.dts * packet.time_base / time_base)
+        if self._last is not None and tick < self._last + self._strict:
+            self.moved += 1
+            tick = int(self._last) + self._strict
+            pts = tick if packet.pts is None else max(tick, round(packet.pts * packet.time_base / time_base))
+            packet.duration = round((packet.duration or 0) * packet.time_base / time_base)
+            packet.time_base = time_base
+            packet.pts, packet.dts = pts, tick
+        self._last = Fraction(tick)
+
+
+@contextmanager
+def lent(packet: av.Packet[Any]) -> Iterator[None]:
+    """Gives the packet its stream and times back afterwards: muxing rewrites them, and others share it."""
+    stream, time_base = packet.stream, packet.time_base
+    times = packet.pts, packet.dts, packet.duration
+    try:
+        yield
+    finally:
+        packet.stream, packet.time_base = stream, time_base
+        packet.pts, packet.dts, packet.duration = times
