@@ -1,0 +1,184 @@
+"""The ``streamderain`` command. Thin: parses, calls the API, maps errors to exit codes.
+
+Modules that are slow to import are imported inside the commands, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from streamderain import __version__
+from streamderain.errors import EXIT_INTERRUPTED, StreamderainError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="streamderain")
+def cli() -> None:
+    """Takes the rain out of video: one command, nothing lost but the rain."""
+
+
+def _encoder_options(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Any:
+    pairs = {}
+    for value in values:
+        key, sign, setting = value.partition("=")
+        if not key or not sign:
+            raise click.BadParameter(f"{value!r} is not of the form key=value")
+        pairs[key] = setting
+    return pairs
+
+
+class Seconds(click.ParamType[float]):
+    """Seconds, or [HH:]MM:SS[.fraction]."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Returns the time in seconds."""
+        try:
+            seconds = 0.0
+            for part in str(value).split(":"):
+                seconds = seconds * 60 + float(part)
+        except ValueError:
+            self.fail(f"{value!r} is no time; write seconds or HH:MM:SS", param, ctx)
+        return seconds
+
+
+_RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "-o",
+        "--output",
+        "targets",
+        multiple=True,
+        required=True,
+        metavar="TARGET",
+        help="Where the result goes: a file, a folder where SOURCE holds several, or - for Matroska on "
+        "standard output. May be given more than once.",
+    ),
+    click.option("--model", default="dcd-lite", show_default=True, help="Model name, or a model folder."),
+    click.option("--engine", default="auto", show_default=True, help="auto, openvino or torch."),
+    click.option("--device", default="auto", show_default=True, help="Device, in the engine's words."),
+    click.option("--precision", default="auto", show_default=True, help="f32, bf16 or int8."),
+    click.option("--threads", default=0, metavar="N", help="Processor threads for the engine; 0 for all."),
+    click.option(
+        "--strength", default=1.0, show_default=True, help="How much of the rain is taken away, 0 to 1."
+    ),
+    click.option("--codec", help="Video encoder.  [default: libx264 where the target can hold it]"),
+    click.option("--crf", type=float, help="Quality of the encoder, lower is better.  [default: 18]"),
+    click.option("--preset", help="Preset of the encoder.  [default: veryfast]"),
+    click.option("--pix-fmt", help="Pixel format.  [default: the source's]"),
+    click.option(
+        "-e",
+        "extra",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=_encoder_options,
+        help="Any further option of the encoder.",
+    ),
+    click.option(
+        "-ss",
+        "--start",
+        "start_s",
+        type=Seconds(),
+        default=0.0,
+        metavar="TIME",
+        help="Where in the source the result begins: seconds or HH:MM:SS.",
+    ),
+    click.option("-t", "--duration", "duration_s", type=Seconds(), metavar="TIME", help="How long it is."),
+    click.option("--stills", is_flag=True, help="Treat numbered images one by one, not as a video."),
+    click.option("--deinterlace", is_flag=True, help="Make interlaced video progressive."),
+    click.option(
+        "--image-rate",
+        "image_rate_fps",
+        default=25.0,
+        show_default=True,
+        metavar="FPS",
+        help="Frame rate of a numbered run of images.",
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace existing targets."),
+    click.option(
+        "--json",
+        "json_path",
+        is_flag=False,
+        flag_value="-",
+        metavar="[PATH]",
+        help="Write a summary as JSON to PATH, or to standard output.",
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors."),
+)
+
+
+def _with(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@cli.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@_with(_RUN_OPTIONS)
+def run(**arguments: Any) -> None:
+    """Takes the rain out of SOURCE and writes the result to TARGET.
+
+    SOURCE is a video, an image, a folder of either, a glob in quotes, or - for standard input. Sound,
+    subtitles, chapters, metadata and timing stay as they are.
+    """
+    from streamderain.cli.run import run_command
+
+    sys.exit(run_command(**arguments))
+
+
+@cli.group()
+def models() -> None:
+    """Shows the models that can be used."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def models_list(as_json: bool) -> None:
+    """Lists all models, a line each."""
+    from streamderain.cli.models import list_command
+
+    list_command(as_json=as_json)
+
+
+@models.command("show")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def models_show(name: str, as_json: bool) -> None:
+    """Shows one model's card: what it reads, what it was trained on, how well it does."""
+    from streamderain.cli.models import show_command
+
+    show_command(name, as_json=as_json)
+
+
+@cli.command()
+@click.option("-o", "--output", "folder", default="demo", show_default=True, help="Folder for the results.")
+def demo(folder: str) -> None:
+    """Derains the short clip that comes with the package and makes a before/after picture."""
+    from streamderain.cli.demo import demo_command
+
+    sys.exit(demo_command(folder))
+
+
+def main() -> NoReturn:
+    """Entry point: every error a user can meet becomes one message and an exit code, never a traceback."""
+    try:
+        sys.exit(cli(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except StreamderainError as error:
+        click.echo(f"streamderain: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,234 @@
+"""Deraining of arrays in memory, image by image or as a video, and of a source's frames one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamderain.errors import ConfigError
+from streamderain.frame import Frame, Geometry, Planes
+from streamderain.media.folder import find_sources, open_spec
+from streamderain.media.pixels import rgb_array
+from streamderain.models import load_model
+from streamderain.options import EngineOptions, RunOptions
+from streamderain.pipeline.cuts import CutDetector
+from streamderain.runtime.base import EndOfSession, Engine, SessionOptions
+from streamderain.runtime.registry import open_engine
+
+Image = NDArray[Any]
+"""(height, width) gray or (height, width, 3) RGB, ``uint8`` or ``uint16``, full range."""
+
+
+class Derainer:
+    """Takes the rain out of numpy images.
+
+    Args:
+        options: Model, engine, device, precision and strength.
+
+    Raises:
+        StreamderainError: The model or the engine cannot be used.
+
+    Example:
+        >>> import numpy as np
+        >>> from streamderain import Derainer
+        >>> rainy = np.full((48, 64, 3), 90, np.uint8)
+        >>> with Derainer() as derainer:
+        ...     clean = derainer.image(rainy)
+        >>> clean.shape, clean.dtype
+        ((48, 64, 3), dtype('uint8'))
+    """
+
+    def __init__(self, options: EngineOptions | None = None) -> None:
+        self._options = options or EngineOptions()
+        self._engine = open_engine(
+            self._options.engine, model=load_model(self._options.model), options=self._options
+        )
+
+    def image(self, image: Image) -> Image:
+        """Derains one image by itself.
+
+        Args:
+            image: See :data:`Image`; not changed.
+
+        Returns:
+            A new array of the same shape and dtype.
+
+        Raises:
+            ConfigError: The array is no image of that kind.
+            EngineError: The engine failed on it.
+        """
+        return next(self.video([image]))
+
+    def video(self, images: Iterable[Image]) -> Iterator[Image]:
+        """Derains consecutive frames, each with the help of its neighbours.
+
+        Args:
+            images: Frames of one shape and dtype, in order. Scene cuts are found.
+
+        Yields:
+            One new array per frame, in order; results lag a few frames behind.
+
+        Raises:
+            ConfigError: An array is no image, or differs in shape or dtype from the first.
+            EngineError: The engine failed on a frame.
+        """
+        frames = iter(images)
+        first = next(frames, None)
+        if first is None:
+            return
+        geometry = _geometry(first)
+        with _Lane(self._engine, geometry, self._options.strength) as lane:
+            for image in self._checked(first, frames, geometry):
+                yield from (_image(planes) for _, planes in lane.push(_planes(image), None))
+            yield from (_image(planes) for _, planes in lane.drain())
+
+    def close(self) -> None:
+        """Releases the engine. Idempotent."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @staticmethod
+    def _checked(first: Image, others: Iterator[Image], geometry: Geometry) -> Iterator[Image]:
+        yield first
+        for number, image in enumerate(others, start=1):
+            if _geometry(image) != geometry:
+                raise ConfigError(
+                    f"frame {number} has shape {image.shape} and dtype {image.dtype}, the first one "
+                    f"{first.shape} and {first.dtype}; derain videos of different kinds one after the other"
+                )
+            yield image
+
+
+@dataclass(frozen=True, slots=True)
+class DerainedFrame:
+    """A derained frame of a source.
+
+    Attributes:
+        image: (height, width, 3) RGB, ``uint8``, full range, as coded: rotation is not applied.
+        stream: Position of its video stream in the source.
+        index: Number of the frame in its stream, from 0.
+        time_s: Presentation time in seconds.
+    """
+
+    image: NDArray[np.uint8]
+    stream: int
+    index: int
+    time_s: float
+
+
+def frames(source: str | Path, options: RunOptions | None = None) -> Iterator[DerainedFrame]:
+    """Walks over the derained frames of a source.
+
+    Args:
+        source: One file, numbered run of images, still image, or ``"-"``.
+        options: How to read and derain; what concerns encoding is not used.
+
+    Yields:
+        Frames of all video streams, in order within each stream.
+
+    Raises:
+        StreamderainError: The source cannot be read or derained.
+    """
+    options = options or RunOptions()
+    specs = find_sources(str(source), options.read)
+    if len(specs) > 1:
+        raise ConfigError(f"{source} holds {len(specs)} files; walk over them one by one")
+    model = load_model(options.engine.model)
+    with ExitStack() as cleanup:
+        opened = open_spec(specs[0], options.read)
+        cleanup.callback(opened.close)
+        engine = cleanup.enter_context(
+            open_engine(options.engine.engine, model=model, options=options.engine)
+        )
+        lanes = [
+            cleanup.enter_context(_Lane(engine, stream.geometry, options.engine.strength))
+            for stream in opened.streams
+        ]
+        for frame in opened.frames(lambda packet: None):
+            popped = lanes[frame.stream].push(frame.planes, frame, cut=frame.cut, emit=frame.emit)
+            yield from (_derained(token, planes) for token, planes in popped)
+        for lane in lanes:
+            yield from (_derained(token, planes) for token, planes in lane.drain())
+
+
+IN_FLIGHT = 3
+"""Frames pushed before the first one is popped: one of look-ahead, two to keep the engine busy."""
+
+
+class _Lane:
+    """One session driven from one thread: pushes until enough are in flight, then pops one per push."""
+
+    def __init__(self, engine: Engine, geometry: Geometry, strength: float) -> None:
+        self._session = engine.session(geometry, SessionOptions(depth=IN_FLIGHT, strength=strength))
+        self._cuts = CutDetector(geometry)
+        self._in_flight = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.close()
+
+    def push(self, planes: Planes, token: Any, *, cut: bool = False, emit: bool = True) -> Iterator[Any]:
+        """Gives a frame; yields at most one (token, planes)."""
+        cut = self._cuts.is_cut(planes[0]) or cut
+        self._session.push(planes, token, cut=cut, emit=emit)
+        self._in_flight += emit
+        if self._in_flight == IN_FLIGHT:
+            self._in_flight -= 1
+            yield self._session.pop()
+
+    def drain(self) -> Iterator[Any]:
+        """Yields what is left."""
+        self._session.flush()
+        while True:
+            try:
+                yield self._session.pop()
+            except EndOfSession:
+                return
+
+
+def _geometry(image: Image) -> Geometry:
+    gray = image.ndim == 2
+    if image.dtype not in (np.uint8, np.uint16) or not (gray or (image.ndim == 3 and image.shape[2] == 3)):
+        raise ConfigError(
+            f"an image must be (height, width) or (height, width, 3) of uint8 or uint16, "
+            f"not {image.shape} of {image.dtype}"
+        )
+    if not image.size:
+        raise ConfigError(f"the image is empty: its shape is {image.shape}")
+    return Geometry(
+        width=image.shape[1],
+        height=image.shape[0],
+        bits=8 * image.dtype.itemsize,
+        chroma="gray" if gray else "rgb",
+        range="full",
+    )
+
+
+def _derained(frame: Frame, planes: Planes) -> DerainedFrame:
+    return DerainedFrame(rgb_array(frame.picture, planes), frame.stream, frame.index, frame.time_s)
+
+
+def _planes(image: Image) -> Planes:
+    return (image,) if image.ndim == 2 else tuple(image[..., c] for c in range(3))
+
+
+def _image(planes: Planes) -> Image:
+    return planes[0] if len(planes) == 1 else np.stack(planes, axis=-1)

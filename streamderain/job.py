@@ -1,0 +1,143 @@
+"""One file from opening to report: what ``run`` does for each file of its source."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import ExitStack
+from time import perf_counter
+
+from streamderain.events import Complete, Observer, Progress, Started
+from streamderain.frame import Geometry
+from streamderain.media.folder import SourceSpec, open_spec
+from streamderain.media.targets import open_outputs
+from streamderain.options import RunOptions
+from streamderain.pipeline.pipeline import Pipeline
+from streamderain.runtime.base import Engine, SessionOptions
+
+SPEED_WINDOW_S = 3.0
+"""The reported frames per second look this far back."""
+
+TELL_EVERY_S = 0.2
+"""How often progress is told."""
+
+
+class Job:
+    """Works through one file.
+
+    Args:
+        spec: What is read.
+        targets: What is written.
+        options: How to read and encode, and how strongly to derain.
+        engine: Open; sessions are made on it.
+        reason: Why this engine was chosen, for the report.
+    """
+
+    def __init__(
+        self, spec: SourceSpec, targets: list[str], *, options: RunOptions, engine: Engine, reason: str
+    ) -> None:
+        self._spec = spec
+        self._targets = tuple(targets)
+        self._options = options
+        self._engine = engine
+        self._reason = reason
+        self._recent: deque[tuple[float, int]] = deque()
+
+    def run(self, tell: Observer, stop: threading.Event) -> Complete:
+        """Derains the file.
+
+        Args:
+            tell: Receives Started, Progress and Complete.
+            stop: Finish early once it is set.
+
+        Raises:
+            StreamderainError: It could not be done; nothing is left behind.
+        """
+        started = perf_counter()
+        with ExitStack() as cleanup:
+            source = open_spec(self._spec, self._options.read)
+            cleanup.callback(source.close)
+            session_options = SessionOptions(strength=self._options.engine.strength)
+            sessions = []
+            for stream in source.streams:
+                sessions.append(self._engine.session(stream.geometry, session_options))
+                cleanup.callback(sessions[-1].close)
+            outputs, warnings = open_outputs(source, self._targets, self._options.encode)
+            for output in outputs:
+                for outlet in output.outlets:
+                    cleanup.callback(outlet.abort)
+            warnings = [*source.warnings, *warnings]
+            pipeline = Pipeline(source, sessions, outputs)
+            counters = pipeline.counters
+            counters.started = started
+            expected = [stream.frames for stream in source.streams]
+            total = None if None in expected else sum(frames or 0 for frames in expected)
+            tell(self._started(source.streams[0].geometry, len(sessions), total, warnings))
+            last_told = 0.0
+
+            def tick() -> None:
+                nonlocal last_told
+                if stop.is_set():
+                    pipeline.stop()
+                now = perf_counter()
+                if now - last_told >= TELL_EVERY_S:
+                    last_told = now
+                    tell(self._progress(pipeline, total, now))
+
+            pipeline.run(tick)
+            elapsed_s = perf_counter() - started
+            complete = Complete(
+                source=source.name,
+                targets=self._targets,
+                frames_in=counters.frames_in,
+                frames_out=counters.frames_out,
+                skipped=source.damage.skipped_frames,
+                damage=tuple(source.damage.texts()),
+                elapsed_s=round(elapsed_s, 3),
+                first_frame_s=counters.first_frame_s and round(counters.first_frame_s, 3),
+                fps=round(counters.frames_out / elapsed_s, 2),
+                stages=pipeline.stages(),
+                limited_by=pipeline.limited_by(),
+                interrupted=stop.is_set(),
+                warnings=tuple(dict.fromkeys([*warnings, *source.warnings])),
+            )
+            cleanup.pop_all()  # everything was finished and closed by the pipeline
+        tell(complete)
+        return complete
+
+    def _started(self, geometry: Geometry, streams: int, frames: int | None, warnings: list[str]) -> Started:
+        return Started(
+            source=self._spec.name,
+            targets=self._targets,
+            width=geometry.width,
+            height=geometry.height,
+            streams=streams,
+            frames=frames,
+            engine=self._engine.name,
+            engine_reason=self._reason,
+            device=self._engine.device,
+            precision=self._engine.precision,
+            model=self._engine.model.name,
+            model_sha256=self._engine.model.sha256,
+            warnings=tuple(warnings),
+        )
+
+    def _progress(self, pipeline: Pipeline, total: int | None, now: float) -> Progress:
+        counters = pipeline.counters
+        out = counters.frames_out
+        self._recent.append((now, out))
+        while len(self._recent) > 2 and now - self._recent[0][0] > SPEED_WINDOW_S:
+            self._recent.popleft()
+        since, before = self._recent[0]
+        span_s = now - since
+        fps = (out - before) / span_s if span_s > 0 else 0.0
+        left = None if total is None else max(0, total - out)
+        return Progress(
+            frames_in=counters.frames_in,
+            frames_out=out,
+            frames=total,
+            elapsed_s=round(now - counters.started, 3),
+            fps=round(fps, 2),
+            eta_s=round(left / fps, 1) if left is not None and fps > 0 else None,
+            limited_by=pipeline.limited_by(),
+        )

@@ -1,0 +1,250 @@
+"""Reader, engine and writer at the same time.
+
+One reader thread decodes and pushes; each video stream has a session and a writer thread that pops, encodes
+and muxes. All waiting happens inside the sessions, whose slots bound the frames in flight. Shutdown goes one way:
+the reader stops, sessions are flushed, writers drain, encoders are flushed, outlets finish. On an error every
+session is aborted, which wakes all threads, and the outlets remove what they wrote.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from streamderain.errors import StageFailed, StreamderainError
+from streamderain.events import StageSpeed
+from streamderain.frame import Frame, Planes
+from streamderain.pipeline.cuts import CutDetector
+from streamderain.pipeline.protocols import FrameSource, Output, Packet
+from streamderain.runtime.base import EndOfSession, Session
+
+TICK_S = 0.2
+"""How often the caller's ``tick`` runs."""
+
+
+@dataclass(slots=True)
+class StageClock:
+    """Time one stage worked and waited. Written by one thread."""
+
+    busy_s: float = 0.0
+    waiting_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the pipeline counts; each field is written by one thread and read by any."""
+
+    started: float = field(default_factory=perf_counter)
+    frames_in: int = 0
+    read: StageClock = field(default_factory=StageClock)
+    written: list[int] = field(default_factory=list)
+    writers: list[StageClock] = field(default_factory=list)
+    first_frame_s: float | None = None
+
+    @property
+    def frames_out(self) -> int:
+        """Frames encoded so far, over all streams."""
+        return sum(self.written)
+
+
+class Pipeline:
+    """One source through its sessions into its outputs.
+
+    Args:
+        source: Yields frames and copied packets.
+        sessions: One per video stream, in order of position. The pipeline closes them.
+        outputs: Where results go; every output has one encoder per stream.
+    """
+
+    def __init__(self, source: FrameSource, sessions: Sequence[Session], outputs: Sequence[Output]) -> None:
+        self.counters = Counters(
+            written=[0 for _ in sessions],
+            writers=[StageClock() for _ in sessions],
+        )
+        self._source = source
+        self._sessions = sessions
+        self._outputs = outputs
+        self._cuts = [CutDetector(stream.geometry) for stream in source.streams]
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._failure_lock = threading.Lock()
+
+    def stop(self) -> None:
+        """Asks the reader to stop; what was read is finished and written. May be called from anywhere."""
+        self._stop.set()
+
+    def run(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Runs to the end of the source, or until :meth:`stop`.
+
+        Args:
+            tick: Called on this thread a few times a second while work goes on.
+
+        Raises:
+            StreamderainError: The first error of any stage. The outputs are removed.
+        """
+        threads = [threading.Thread(target=self._guard, args=(self._read,), name="reader")]
+        threads += [
+            threading.Thread(target=self._guard, args=(self._write, position), name=f"writer-{position}")
+            for position in range(len(self._sessions))
+        ]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(TICK_S)
+                    tick()
+        except BaseException as error:
+            self._fail(error)
+            raise
+        finally:
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+            self._end()
+        if self._failure is not None:
+            raise self._failure
+
+    def stages(self) -> dict[str, StageSpeed]:
+        """How fast each stage would be by itself: ``read``, ``engine`` and ``write``."""
+        writers = self.counters.writers
+        busy = sum(session.busy_s for session in self._sessions)
+        elapsed = perf_counter() - self.counters.started
+        return {
+            "read": _speed(self.counters.read, self.counters.frames_in),
+            "engine": _speed(StageClock(busy, max(0.0, elapsed - busy)), self.counters.frames_out),
+            "write": _speed(
+                StageClock(sum(w.busy_s for w in writers), sum(w.waiting_s for w in writers)),
+                self.counters.frames_out,
+            ),
+        }
+
+    def limited_by(self) -> str | None:
+        """The stage the others wait for, or None before the first frame."""
+        if not self.counters.frames_out:
+            return None
+        reader_waits = self.counters.read.waiting_s > self.counters.read.busy_s
+        writers = self.counters.writers
+        writer_waits = sum(w.waiting_s for w in writers) > sum(w.busy_s for w in writers)
+        if not reader_waits:
+            return "read"
+        return "engine" if writer_waits else "write"
+
+    def _guard(self, work: Callable[..., None], *args: int) -> None:
+        try:
+            work(*args)
+        except EndOfSession:
+            pass  # another stage failed and aborted the sessions
+        except BaseException as error:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._failure_lock:
+            if self._failure is None:
+                self._failure = error
+        self._stop.set()
+        for session in self._sessions:
+            session.abort()
+
+    def _read(self) -> None:
+        clock = self.counters.read
+        frames = self._source.frames(self._copy)
+        try:
+            for frame in self._timed(frames, clock):
+                if self._stop.is_set():
+                    break
+                if frame.emit:
+                    self.counters.frames_in += 1
+                cut = self._cuts[frame.stream].is_cut(frame.planes[0]) or frame.cut
+                started = perf_counter()
+                self._sessions[frame.stream].push(frame.planes, frame, cut=cut, emit=frame.emit)
+                clock.waiting_s += perf_counter() - started
+        finally:
+            close = getattr(frames, "close", None)
+            if close is not None:
+                close()
+        for session in self._sessions:
+            session.flush()
+
+    @staticmethod
+    def _timed(frames: Iterator[Frame], clock: StageClock) -> Iterator[Frame]:
+        """Yields frames, counting the time it takes to get them; wraps untyped errors with their place."""
+        index, pts = None, None
+        while True:
+            started = perf_counter()
+            try:
+                frame = next(frames)
+            except StopIteration:
+                return
+            except (StreamderainError, EndOfSession):
+                raise
+            except Exception as error:
+                raise StageFailed("read", frame_index=index, pts=pts, reason=repr(error)) from error
+            clock.busy_s += perf_counter() - started
+            index, pts = frame.index, frame.pts
+            yield frame
+
+    def _copy(self, packet: Packet) -> None:
+        for output in self._outputs:
+            for outlet in output.outlets:
+                outlet.copy(packet)
+
+    def _write(self, position: int) -> None:
+        session, clock = self._sessions[position], self.counters.writers[position]
+        while True:
+            started = perf_counter()
+            try:
+                popped = session.pop()
+            except EndOfSession:
+                break
+            assert popped is not None, "pop without a time limit returned nothing"
+            frame, planes = popped
+            ready = perf_counter()
+            clock.waiting_s += ready - started
+            self._encode(position, frame, planes)
+            clock.busy_s += perf_counter() - ready
+            self.counters.written[position] += 1
+            if self.counters.first_frame_s is None:
+                self.counters.first_frame_s = perf_counter() - self.counters.started
+        if self._failure is None:
+            started = perf_counter()
+            for output in self._outputs:
+                packets = output.encoders[position].flush()
+                for outlet in output.outlets:
+                    outlet.mux(packets)
+            clock.busy_s += perf_counter() - started
+
+    def _encode(self, position: int, frame: Frame, planes: Planes) -> None:
+        try:
+            for output in self._outputs:
+                packets = output.encoders[position].encode(frame, planes)
+                for outlet in output.outlets:
+                    outlet.mux(packets)
+        except StreamderainError:
+            raise
+        except Exception as error:
+            raise StageFailed("write", frame_index=frame.index, pts=frame.pts, reason=repr(error)) from error
+
+    def _end(self) -> None:
+        """Closes what the run used; finishes the outlets, or removes what they wrote after a failure."""
+        for session in self._sessions:
+            session.close()
+        outlets = [outlet for output in self._outputs for outlet in output.outlets]
+        try:
+            for outlet in outlets:
+                if self._failure is None:
+                    outlet.finish()
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            if self._failure is not None:
+                for outlet in outlets:
+                    outlet.abort()
+            self._source.close()
+
+
+def _speed(clock: StageClock, frames: int) -> StageSpeed:
+    fps = frames / clock.busy_s if frames and clock.busy_s else None
+    return StageSpeed(round(clock.busy_s, 3), round(clock.waiting_s, 3), fps and round(fps, 1))

@@ -1,0 +1,312 @@
+"""One suite over every engine: what a session promises, whoever computes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from streamderain.errors import ConfigError, EngineUnavailable, InferenceError
+from streamderain.frame import Geometry, Planes
+from streamderain.models import ModelCard, load_model
+from streamderain.options import EngineOptions
+from streamderain.runtime.base import EndOfSession, Engine, Session, SessionOptions
+from streamderain.runtime.registry import ENGINES, choose_engine, open_engine
+
+GEOMETRIES = [
+    Geometry(64, 48),
+    Geometry(70, 45),
+    Geometry(1, 1),
+    Geometry(64, 48, bits=10),
+    Geometry(64, 48, bits=10, shift=6),
+    Geometry(64, 48, bits=12, chroma="422"),
+    Geometry(64, 48, range="full"),
+    Geometry(64, 48, chroma="gray", bits=16),
+    Geometry(64, 48, chroma="rgb", range="full"),
+    Geometry(50, 40, chroma="rgb", bits=16, range="full"),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> ModelCard:
+    return load_model("dcd-lite")
+
+
+@pytest.fixture(scope="module", params=sorted(ENGINES))
+def engine(request: pytest.FixtureRequest, model: ModelCard) -> Iterator[Engine]:
+    with open_engine(request.param, model=model) as opened:
+        yield opened
+
+
+def video(geometry: Geometry, count: int, *, seed: int = 0) -> list[Planes]:
+    """Moving texture with streaks in luma, so that there is something to take away."""
+    rng = np.random.default_rng(seed)
+    top = 2**geometry.bits - 1
+    y, x = np.mgrid[0 : geometry.height, 0 : geometry.width]
+    frames = []
+    for number in range(count):
+        base = 0.4 + 0.2 * np.sin(0.2 * x + 0.3 * number) * np.cos(0.15 * y)
+        streaks = 0.3 * (rng.random((1, geometry.width)) > 0.9) * (rng.random((geometry.height, 1)) > 0.3)
+        picture = (np.clip(base + streaks, 0, 1) * top).astype(geometry.dtype) << geometry.shift
+        frames.append(tuple(np.ascontiguousarray(picture) for _ in range(3)))
+    return frames
+
+
+def pop_all(session: Session) -> list[tuple[Any, Planes]]:
+    popped = []
+    while True:
+        try:
+            result = session.pop()
+        except EndOfSession:
+            return popped
+        assert result is not None
+        token, planes = result
+        popped.append((token, tuple(plane.copy() for plane in planes)))
+
+
+def derain(engine: Engine, geometry: Geometry, frames: list[Planes], **options: Any) -> list[Planes]:
+    with engine.session(geometry, SessionOptions(depth=len(frames), **options)) as session:
+        for number, frame in enumerate(frames):
+            session.push(frame, number)
+        session.flush()
+        popped = pop_all(session)
+    assert [token for token, _ in popped] == list(range(len(frames)))
+    return [planes for _, planes in popped]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_every_token_leaves_once_in_order_with_planes_of_the_geometry(
+    engine: Engine, geometry: Geometry
+) -> None:
+    for planes in derain(engine, geometry, video(geometry, 4)):
+        assert len(planes) == (3 if geometry.is_rgb else 1)
+        assert all(plane.shape == (geometry.height, geometry.width) for plane in planes)
+        assert all(plane.dtype == geometry.dtype for plane in planes)
+
+
+def test_strength_zero_changes_nothing_and_half_lies_between(engine: Engine) -> None:
+    geometry = Geometry(64, 48)
+    frames = video(geometry, 3)
+    none, half, full = (derain(engine, geometry, frames, strength=s)[1][0].astype(int) for s in (0, 0.5, 1))
+    assert (none == frames[1][0]).all()
+    assert (np.abs(half - (none + full) / 2) <= 1).all()
+
+
+def test_source_planes_are_copied_and_never_written(engine: Engine) -> None:
+    geometry = Geometry(64, 48)
+    frames = video(geometry, 3)
+    kept = [frame[0].copy() for frame in frames]
+    with engine.session(geometry, SessionOptions(depth=3)) as session:
+        for frame in frames:
+            frame[0].setflags(write=False)
+            session.push(frame, None)
+        for frame in frames:
+            frame[0].setflags(write=True)
+            frame[0][:] = 0  # the caller may reuse its memory once push returned
+        session.flush()
+        reused = [planes[0] for _, planes in pop_all(session)]
+    fresh = derain(engine, geometry, [(plane,) for plane in kept])
+    assert all((one == two[0]).all() for one, two in zip(reused, fresh, strict=True))
+
+
+def test_strided_and_foreign_endian_planes_give_the_same_result(engine: Engine) -> None:
+    geometry = Geometry(36, 20, bits=10)
+    frames = video(geometry, 3)
+    padded = []
+    for luma, *_rest in frames:
+        wide = np.zeros((20, 100), ">u2")
+        wide[:, 1:73:2] = luma
+        padded.append((wide[:, 1:73:2],))
+    plain = derain(engine, geometry, frames)
+    odd = derain(engine, geometry, padded)
+    assert all((a[0] == b[0]).all() for a, b in zip(plain, odd, strict=True))
+
+
+def test_a_cut_separates_windows(engine: Engine) -> None:
+    geometry = Geometry(64, 48)
+    frames = video(geometry, 6)
+    with engine.session(geometry, SessionOptions(depth=6)) as session:
+        for number, frame in enumerate(frames):
+            session.push(frame, number, cut=number == 3)
+        session.flush()
+        whole = [planes[0] for _, planes in pop_all(session)]
+    parts = derain(engine, geometry, frames[:3]) + derain(engine, geometry, frames[3:])
+    assert all((a == b[0]).all() for a, b in zip(whole, parts, strict=True))
+
+
+def test_a_cut_finishes_pending_frames_without_look_ahead(engine: Engine) -> None:
+    geometry = Geometry(64, 48)
+    first, second = video(geometry, 2)
+    with engine.session(geometry, SessionOptions(depth=4)) as session:
+        session.push(first, "first")
+        assert session.pop(0.05) is None, "the look-ahead is not complete"
+        session.push(second, "second", cut=True)
+        result = session.pop(20)
+        assert result is not None
+        assert result[0] == "first"
+
+
+def test_lead_in_feeds_the_window_and_is_not_returned(engine: Engine) -> None:
+    geometry = Geometry(64, 48)
+    frames = video(geometry, 5)
+    with engine.session(geometry, SessionOptions(depth=5)) as session:
+        for number, frame in enumerate(frames):
+            session.push(frame, number, emit=number >= 2)
+        session.flush()
+        popped = pop_all(session)
+    assert [token for token, _ in popped] == [2, 3, 4]
+    whole = derain(engine, geometry, frames)
+    assert all((planes[0] == whole[token][0]).all() for token, planes in popped)
+
+
+def test_a_repeated_frame_is_a_missing_neighbour(engine: Engine) -> None:
+    geometry = Geometry(64, 48)
+    frame = video(geometry, 1)[0]
+    alone = derain(engine, geometry, [frame])[0]
+    for planes in derain(engine, geometry, [frame, frame, frame]):
+        assert (planes[0] == alone[0]).all()
+
+
+def test_causal_sessions_do_not_wait(engine: Engine) -> None:
+    geometry = Geometry(64, 48)
+    with engine.session(geometry, SessionOptions(depth=2, causal=True)) as session:
+        for number, frame in enumerate(video(geometry, 3)):
+            session.push(frame, number)
+            result = session.pop(20)
+            assert result is not None
+            assert result[0] == number
+
+
+def test_push_waits_while_all_slots_are_full_and_goes_on_after_a_pop(engine: Engine) -> None:
+    geometry = Geometry(64, 48)
+    frames = video(geometry, 12)
+    with engine.session(geometry, SessionOptions(depth=2)) as session:
+        pushed: list[int] = []
+
+        def feed() -> None:
+            for number, frame in enumerate(frames):
+                session.push(frame, number)
+                pushed.append(number)
+            session.flush()
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        feeder.join(0.5)
+        assert feeder.is_alive()
+        assert len(pushed) <= 2 + engine.model.after
+        assert [token for token, _ in pop_all(session)] == list(range(12))
+        feeder.join(10)
+        assert not feeder.is_alive()
+
+
+def test_abort_returns_unfinished_tokens_and_wakes_everyone(engine: Engine) -> None:
+    geometry = Geometry(64, 48)
+    frames = video(geometry, 3)
+    with engine.session(geometry, SessionOptions(depth=3)) as session:
+        for number, frame in enumerate(frames):
+            session.push(frame, number)
+        assert session.abort() == [0, 1, 2]
+        with pytest.raises(EndOfSession):
+            session.pop()
+        with pytest.raises(EndOfSession):
+            session.push(frames[0], 3)
+
+
+def test_close_is_idempotent_and_two_sessions_do_not_disturb_each_other(engine: Engine) -> None:
+    geometry = Geometry(64, 48)
+    one, two = video(geometry, 3), video(geometry, 3, seed=1)
+    with engine.session(geometry) as first, engine.session(geometry) as second:
+        for frame_one, frame_two in zip(one, two, strict=True):
+            first.push(frame_one, 1)
+            second.push(frame_two, 2)
+        first.flush()
+        second.flush()
+        results = [planes[0] for _, planes in pop_all(first)], [planes[0] for _, planes in pop_all(second)]
+        first.close()
+        first.close()
+    for frames, result in zip((one, two), results, strict=True):
+        alone = derain(engine, geometry, frames)
+        assert all((a == b[0]).all() for a, b in zip(result, alone, strict=True))
+
+
+def test_planes_of_another_size_are_refused(engine: Engine) -> None:
+    with engine.session(Geometry(64, 48)) as session, pytest.raises(InferenceError, match="64x48"):
+        session.push(video(Geometry(32, 48), 1)[0], None)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_openvino_f32_agrees_with_torch_within_a_level_of_255(model: ModelCard, geometry: Geometry) -> None:
+    frames = video(geometry, 4)
+    results = []
+    for name in ("openvino", "torch"):
+        with open_engine(name, model=model, options=EngineOptions(precision="f32")) as engine:
+            results.append(derain(engine, geometry, frames))
+    level = max(1, (2**geometry.bits - 1) // 255) << geometry.shift
+    for one, two in zip(*results, strict=True):
+        for a, b in zip(one, two, strict=True):
+            assert np.abs(a.astype(int) - b.astype(int)).max() <= level
+
+
+def test_openvino_int8_stays_close_to_f32(model: ModelCard) -> None:
+    """40 dB between the precisions is far above what the network gains, and far below what breaks it."""
+    geometry = Geometry(320, 240)
+    frames = video(geometry, 4)
+    results = []
+    for precision in ("f32", "int8"):
+        with open_engine("openvino", model=model, options=EngineOptions(precision=precision)) as engine:
+            results.append(np.stack([planes[0] for planes in derain(engine, geometry, frames)]).astype(float))
+    mse = np.mean((results[0] - results[1]) ** 2)
+    assert 10 * np.log10(255**2 / max(mse, 1e-9)) >= 40
+
+
+def test_an_unknown_engine_is_named(model: ModelCard) -> None:
+    with pytest.raises(ConfigError, match="openvino"):
+        open_engine("vulkan", model=model)
+
+
+def test_auto_says_why() -> None:
+    name, reason = choose_engine("auto")
+    assert name == "openvino"
+    assert "auto" in reason
+
+
+def test_a_named_engine_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EngineUnavailable, match=r"streamderain\[torch\]"):
+        choose_engine("torch")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("openvino", EngineOptions(device="NPU"), "no device"),
+        ("torch", EngineOptions(device="cuda:7"), "CUDA"),
+        ("torch", EngineOptions(device="abacus"), "abacus"),
+        ("torch", EngineOptions(precision="int8"), "openvino"),
+    ],
+)
+def test_devices_and_precisions_that_are_not_there_are_refused(
+    model: ModelCard, name: str, options: EngineOptions, words: str
+) -> None:
+    with pytest.raises(EngineUnavailable, match=words):
+        open_engine(name, model=model, options=options)
+
+
+def test_the_identity_engine_fails_where_it_is_told_to(model: ModelCard) -> None:
+    from streamderain.runtime.identity import IdentityEngine
+
+    geometry = Geometry(64, 48)
+    with (
+        IdentityEngine(model, fail_at=1) as engine,
+        engine.session(geometry, SessionOptions(depth=3)) as session,
+    ):
+        for number, frame in enumerate(video(geometry, 3)):
+            session.push(frame, number)
+        session.flush()
+        assert session.pop() is not None
+        with pytest.raises(InferenceError, match="frame 1"):
+            session.pop()
+        assert session.abort() == [1, 2], "the failed frame is still the caller's to pass through"
