@@ -1,0 +1,1 @@
+"""The project's record of speed and quality; run from a checkout."""
