@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, cast
 
 import av
 from av.codec.codec import PixFmtLoss
+from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideType
 
 from streamderain.errors import ConfigError
@@ -20,6 +23,8 @@ from streamderain.media.codecs import (
     encoder_options,
     find_encoder,
     has_alpha,
+    pixel_formats,
+    quiet,
 )
 from streamderain.media.sink import Nowhere
 from streamderain.options import EncodeOptions
@@ -94,6 +99,9 @@ def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str 
     if hdr and name not in ("libx265", "libsvtav1"):
         warnings.append(f"{name} cannot hold the HDR10 mastering data of the source: use --codec libx265")
     chosen = _chosen(options)
+    encoding = dict(_with_hdr(name, encoder_options(name, options), hdr))
+    if muxer == "avi" and "bf" not in chosen:
+        encoding["bf"] = "0"  # AVI has no presentation times: B-frames would come out of order.
     if codec is not None and options.codec not in (None, codec):
         # An image folder has its codec from its extension; options for another codec are a mistake.
         raise ConfigError(
@@ -108,7 +116,7 @@ def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str 
         rate_fps=track.info.rate_fps or Fraction(25),
         colour=_colour(track, pix_fmt),
         aspect=_aspect(track),
-        options=_with_hdr(name, encoder_options(name, options), hdr),
+        options=tuple(sorted(encoding.items())),
         global_header=_wants_global_header(muxer),
         chosen=chosen,
     )
@@ -128,21 +136,43 @@ def default_codec(track: VideoTrack, muxer: str) -> str:
         return _webm_codec(track)
     if has_alpha(source) and muxer in ("matroska", "mov"):
         return "ffv1" if muxer == "matroska" else "prores_ks"
-    if muxer_takes(muxer, "libx265") and (_hdr10(track.first) or _deeper(source)):
+    if (_hdr10(track.first) or _deeper(source)) and muxer_takes(muxer, "libx265"):
         return "libx265"
     if muxer_takes(muxer, "libx264"):
         return "libx264"
     return _own_codec(muxer)
 
 
+@cache
 def muxer_takes(muxer: str, codec: str) -> bool:
-    """Whether a container format can hold what an encoder makes."""
-    with av.open(Nowhere(), "w", format=muxer) as container:
-        try:
-            container.add_stream(codec)
-        except ValueError:
-            return False
+    """Whether a container format writes a header for what an encoder makes."""
+    container = av.open(Nowhere(), "w", format=muxer)
+    opened = True
+    try:
+        stream = container.add_stream(codec, rate=25, width=64, height=64)
+        assert isinstance(stream, av.VideoStream)
+        offered = pixel_formats(codec)
+        stream.pix_fmt = "yuv420p" if not offered or "yuv420p" in offered else offered[0]
+        opened = False
+        stream.codec_context.options = quiet(codec, {})
+        stream.codec_context.open()
+        opened = True
+        container.start_encoding()
+    except (av.error.FFmpegError, ValueError, OSError):
+        # An encoder that does not open says nothing about the container; opening it for real tells why.
+        return not opened
+    finally:
+        with contextlib.suppress(av.error.FFmpegError, ValueError, OSError):
+            container.close()
     return True
+
+
+def side_data(frame: av.VideoFrame) -> dict[SideType, bytes]:
+    """A frame's side data by kind; empty where PyAV has no name for a kind (48-bit TIFF)."""
+    try:
+        return {side.type: bytes(side) for side in cast("Iterator[SideData]", iter(frame.side_data))}
+    except ValueError:
+        return {}
 
 
 def _own_codec(muxer: str) -> str:
@@ -158,11 +188,8 @@ def _webm_codec(track: VideoTrack) -> str:
     source = track.info.pix_fmt
     if has_alpha(source):
         return "libvpx-vp9"
-    # The VP9 encoder at hand has 8 bits only, SVT-AV1 has 4:2:0 only.
-    av1 = choose_pix_fmt("libsvtav1", source)[1] & ~PixFmtLoss.COLORSPACE
-    vp9 = choose_pix_fmt("libvpx-vp9", source)[1]
-    deep = bool(vp9 & PixFmtLoss.DEPTH) and not av1 & PixFmtLoss.DEPTH
-    return "libsvtav1" if deep else "libvpx-vp9"
+    # The VP9 encoder at hand has 8 bits only, SVT-AV1 has 4:2:0 only: depth is what shows in a sky.
+    return "libsvtav1" if track.info.geometry.bits > 8 else "libvpx-vp9"
 
 
 def _deeper(source: str) -> bool:
@@ -178,6 +205,8 @@ def _loss_warnings(track: VideoTrack, codec: str, pix_fmt: str, loss: PixFmtLoss
         PixFmtLoss.COLORSPACE: "colours are converted between RGB and YCbCr",
         PixFmtLoss.CHROMA: "colour is dropped",
     }
+    if track.info.geometry.chroma == "gray":
+        loss &= PixFmtLoss.DEPTH | PixFmtLoss.ALPHA  # Gray in a format with chroma loses nothing.
     lost = [words[flag] for flag in _REAL_LOSS if loss & flag]
     if has_alpha(source) and not has_alpha(pix_fmt) and not loss & PixFmtLoss.ALPHA:
         lost.insert(0, words[PixFmtLoss.ALPHA])
@@ -189,19 +218,22 @@ def _loss_warnings(track: VideoTrack, codec: str, pix_fmt: str, loss: PixFmtLoss
 
 def _with_fallbacks(settings: EncoderSettings, options: EncodeOptions) -> Iterator[EncoderSettings]:
     """The settings, then variants for what some encoders refuse."""
+    finer = [replace(settings, pix_fmt=name) for name in _finer_chroma(settings)]
+    if options.pix_fmt is None and settings.codec == "libx265":
+        # It complains on standard error where others just refuse.
+        yield from finer
     yield settings
     if options.pix_fmt is None:
-        for finer in _finer_chroma(settings):
-            yield replace(settings, pix_fmt=finer)
+        yield from finer
     # MPEG-4 part 2 counts time in at most 65535 parts of a second.
     yield replace(settings, time_base=1 / settings.rate_fps)
 
 
 def _finer_chroma(settings: EncoderSettings) -> Iterator[str]:
     """Pixel formats that hold odd sizes, which 4:2:0 refuses: nothing is cut and nothing padded."""
-    if settings.width % 2 == 0 and settings.height % 2 == 0:
-        return
     plain = settings.pix_fmt.replace("nv12", "yuv420p")
+    if (settings.width % 2 == 0 and settings.height % 2 == 0) or "42" not in plain:
+        return
     if settings.width % 2 == 0:
         yield plain.replace("420p", "422p")
     yield plain.replace("420p", "444p").replace("422p", "444p")
@@ -253,7 +285,7 @@ class _Hdr10:
 
 def _hdr10(frame: av.VideoFrame) -> _Hdr10 | None:
     """Static HDR metadata: chromaticities in 1/50000 and luminance in 1/10000 cd/m2, then light levels."""
-    data = {side.type: bytes(side) for side in frame.side_data}
+    data = side_data(frame)
     mastering: tuple[int, ...] = ()
     if (raw := data.get(SideType.MASTERING_DISPLAY_METADATA)) is not None:
         numbers = struct.unpack("22i", raw[:88])

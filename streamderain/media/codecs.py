@@ -39,6 +39,15 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
 
 _CRF_LIMIT = {"libx264": 51, "libx264rgb": 51, "libx265": 51}
 
+_DEVICE_FORMATS = ("cuda", "vaapi", "qsv", "vulkan", "drm_prime")
+
+_UNUSABLE: Mapping[str, tuple[str, ...]] = {
+    # Listed, but refused when the encoder opens: the x265 at hand is built without alpha, and VP9 has
+    # alpha with 4:2:0 only unless one insists.
+    "libx265": ("yuva420p", "yuva420p10le"),
+    "libvpx-vp9": ("yuva422p", "yuva444p", "gbrap"),
+}
+
 _PALETTES = ("pal8", "rgb8", "bgr8", "rgb4_byte", "bgr4_byte")
 
 _OPENING = threading.Lock()
@@ -166,7 +175,7 @@ def find_encoder(name: str) -> av.Codec:
 def pixel_formats(codec: str) -> list[str]:
     """Pixel formats an encoder takes from memory, as FFmpeg calls them."""
     formats = find_encoder(codec).video_formats or []
-    return [f.name for f in formats if f.name not in ("cuda", "vaapi", "qsv", "vulkan", "drm_prime")]
+    return [f.name for f in formats if f.name not in _UNUSABLE.get(codec, _DEVICE_FORMATS)]
 
 
 def choose_pix_fmt(codec: str, source: str) -> tuple[str, PixFmtLoss]:
@@ -287,12 +296,13 @@ def _open(settings: EncoderSettings) -> av.VideoStream:
         context.sample_aspect_ratio = settings.aspect
     if settings.global_header:
         context.flags |= GLOBAL_HEADER
-    context.options = _quiet(settings.codec, dict(settings.options))
+    context.options = quiet(settings.codec, dict(settings.options))
     host.start_encoding()
     return stream
 
 
-def _quiet(codec: str, options: dict[str, str]) -> dict[str, str]:
+def quiet(codec: str, options: dict[str, str]) -> dict[str, str]:
+    """The options, with an encoder that writes to standard error by itself told not to."""
     if codec == "libx265":
         given = options.get("x265-params")
         options["x265-params"] = "log-level=error" + (f":{given}" if given else "")

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import av
 from av.container import OutputContainer
+from av.stream import Disposition
 from av.subtitles.codeccontext import SubtitleCodecContext
 
 from streamderain.media.sink import Nowhere
@@ -113,8 +114,8 @@ def choose_passengers(
     taken: list[Passenger] = []
     warnings: list[str] = []
     for stream in streams:
-        if _is_timecode(stream):
-            continue  # The mov muxer makes it again from the video's ``timecode``; others keep that tag.
+        if _is_remade(stream):
+            continue
         passenger = next((p for p in _guises(stream) if fits([*taken, p], muxer, video, options)), None)
         if passenger is None:
             warnings.append(
@@ -159,7 +160,7 @@ def dress(stream: Any, source: Any, *, keep_statistics: bool) -> None:
 
 def describe(stream: Any) -> str:
     """A copied stream in words: kind, number, codec and language."""
-    kind = "cover picture" if stream.disposition & stream.disposition.attached_pic else stream.type
+    kind = "cover picture" if stream.disposition & Disposition.attached_pic else stream.type
     context = stream.codec_context
     codec = context.codec.name if context is not None and context.codec is not None else stream.name
     language = f", {stream.metadata['language']}" if "language" in stream.metadata else ""
@@ -173,8 +174,14 @@ def _guises(stream: Any) -> list[Passenger]:
     return guises
 
 
-def _is_timecode(stream: Any) -> bool:
-    return stream.type == "data" and "timecode" in stream.metadata
+def _is_remade(stream: Any) -> bool:
+    """Whether the muxer makes this stream again by itself.
+
+    A timecode track comes from the video's ``timecode`` tag, the text track of chapters from the chapters.
+    """
+    if stream.type != "data":
+        return False
+    return "timecode" in stream.metadata or (stream.name == "bin_data" and bool(stream.container.chapters()))
 
 
 def _drop(container: OutputContainer) -> None:

@@ -58,7 +58,7 @@ class VideoEncoder:
         picture: av.VideoFrame = frame.picture
         if planes is not None:
             picture.make_writable()
-            _write_planes(picture, planes)
+            write_planes(picture, planes)
         pts = self._place(frame)
         for listener in self.listeners:
             listener(pts)
@@ -135,7 +135,16 @@ class VideoEncoder:
         return packets
 
 
-def _write_planes(picture: av.VideoFrame, planes: Planes) -> None:
+def write_planes(picture: av.VideoFrame, planes: Planes) -> None:
+    """Writes planes over the first colour components of a writable picture.
+
+    Args:
+        picture: Made writable before; its other components, alpha and side data stay as they are.
+        planes: (height, width) each, in the picture's own code range.
+
+    Raises:
+        EncodeError: A plane has another size than its component.
+    """
     views = component_planes(picture)
     for view, plane in zip(views, planes, strict=False):
         if view.shape != plane.shape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,7 @@ import av
 from av.sidedata.sidedata import Type as SideType
 
 from streamderain.errors import EncodeError
+from streamderain.media.choice import side_data
 from streamderain.media.copied import Passenger, dress
 from streamderain.media.encoder import VideoEncoder
 from streamderain.media.sink import Sink
@@ -28,12 +29,13 @@ _NONSTRICT = 0x20000
 
 _MADE_BY_MUXER = {"major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER"}
 
-_FLUSH_S = 1
+MOV_FAMILY = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v")
+"""Formats of FFmpeg's mov muxer, which have edit lists and so times before zero."""
 
 
 def muxer_options(muxer: str) -> dict[str, str]:
     """Options every file of this format is written with."""
-    if muxer in ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v"):
+    if muxer in MOV_FAMILY:
         return {
             # Readable after a kill, an ordinary file after a clean end. Without delay_moov the muxer moves
             # all times to begin at 0 and forgets that a stream began late.
@@ -57,6 +59,7 @@ class ContainerOutlet:
         source: Gives metadata, chapters and the video streams' tags.
         encoders: One per video stream; their packets are told apart by their ``stream``.
         passengers: The copied streams this format can hold.
+        options: Muxer options.
         name: Name of the target, for messages.
 
     Raises:
@@ -72,6 +75,7 @@ class ContainerOutlet:
         source: FileSource,
         encoders: Sequence[VideoEncoder],
         passengers: Sequence[Passenger],
+        options: Mapping[str, str],
         name: str,
     ) -> None:
         self.name = name
@@ -79,7 +83,7 @@ class ContainerOutlet:
         self._lock = threading.Lock()
         self._closed = False
         self._container = av.open(
-            sink, "w", format=muxer, container_options=muxer_options(muxer), buffer_size=1 << 18
+            sink, "w", format=muxer, container_options=dict(options), buffer_size=1 << 18
         )
         self._video: dict[Any, tuple[Any, Retimer]] = {}
         self._copied: dict[Any, tuple[Any, Passenger, Order]] = {}
@@ -154,11 +158,10 @@ class ContainerOutlet:
     def _start(
         self, source: FileSource, encoders: Sequence[VideoEncoder], passengers: Sequence[Passenger]
     ) -> None:
-        self._container.metadata.update(
-            {k: v for k, v in source.container.metadata.items() if k not in _MADE_BY_MUXER}
-        )
+        self._container.metadata.update(file_metadata(source))
         trimmed = source.offset_s != 0 or source.end_s is not None
-        boarding = [(t.stream.index, t, e) for t, e in zip(source.tracks, encoders, strict=True)]
+        boarding: list[tuple[int, Any, VideoEncoder | None]] = []
+        boarding += [(t.stream.index, t, e) for t, e in zip(source.tracks, encoders, strict=True)]
         boarding += [(p.source.index, p, None) for p in passengers]
         streams: list[tuple[Any, Any, Any]] = []
         # In the source's order: players take the first stream of a kind by default.
@@ -213,6 +216,11 @@ class ContainerOutlet:
         return result
 
 
+def file_metadata(source: FileSource) -> dict[str, str]:
+    """The source's tags, without those that describe its container."""
+    return {k: v for k, v in source.container.metadata.items() if k not in _MADE_BY_MUXER}
+
+
 def chapters(source: FileSource) -> list[Any]:
     """The source's chapters, moved and cut to what is kept of it."""
     kept = []
@@ -231,7 +239,5 @@ def chapters(source: FileSource) -> list[Any]:
 
 def display_matrix(frame: av.VideoFrame) -> list[int] | None:
     """The nine numbers that say how players turn or mirror the picture; None where they do not."""
-    for side in frame.side_data:
-        if side.type == SideType.DISPLAYMATRIX:
-            return list(struct.unpack("9i", bytes(side)[:36]))
-    return None
+    raw = side_data(frame).get(SideType.DISPLAYMATRIX)
+    return None if raw is None else list(struct.unpack("9i", raw[:36]))

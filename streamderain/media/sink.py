@@ -114,7 +114,7 @@ class PartialFile:
             raise write_error(self.error, path=str(self.path), where=self.path.parent) from self.error
 
     def keep(self) -> None:
-        """Brings the bytes to the disk and gives the file its name.
+        """Brings the bytes to the disk and gives the file its name; after a failure it may be discarded.
 
         Raises:
             OutputFull: The disk is full.
@@ -128,8 +128,8 @@ class PartialFile:
             if error.errno not in (errno.EINVAL, errno.ENOTSUP):
                 self.error = self.error or error
         self.check()
-        self._close()
         self._rename()
+        self._close()
         _sync_folder(self.path.parent)
 
     def discard(self) -> None:
@@ -246,7 +246,10 @@ def _write_all(descriptor: int, data: bytes) -> None:
 def _create_beside(path: Path) -> tuple[Path, int]:
     for number in range(1, 1000):
         mark = "partial" if number == 1 else f"partial-{number}"
-        partial = path.with_name(f"{path.stem}.{mark}{path.suffix}")
+        # A file name holds at most 255 bytes, and the mark must not make it longer.
+        room = 250 - len(f".{mark}{path.suffix}".encode())
+        stem = path.stem.encode()[:room].decode(errors="ignore")
+        partial = path.with_name(f"{stem}.{mark}{path.suffix}")
         try:
             # O_EXCL: a partial that is there already belongs to another run.
             return partial, os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,11 +14,20 @@ from typing import TYPE_CHECKING, Literal
 import av
 
 from streamderain.errors import ConfigError, OpenError
-from streamderain.media.choice import Choice, choose
+from streamderain.media.choice import Choice, choose, image_codec
 from streamderain.media.codecs import EncoderSettings, check_encoder_options, settle
-from streamderain.media.copied import choose_passengers
+from streamderain.media.copied import choose_passengers, describe
 from streamderain.media.encoder import VideoEncoder
-from streamderain.media.outlet import ContainerOutlet, muxer_options
+from streamderain.media.images_out import ImageOutlet
+from streamderain.media.outlet import (
+    MOV_FAMILY,
+    ContainerOutlet,
+    chapters,
+    display_matrix,
+    file_metadata,
+    muxer_options,
+)
+from streamderain.media.rehearsal import Lost, rehearse
 from streamderain.media.sink import PartialFile, Sink, StandardOutput
 from streamderain.options import EncodeOptions
 
@@ -26,9 +36,15 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
+_LOOK_AHEAD = 200
+"""Packets looked at to find where every audio stream begins."""
+
 _PATTERN = re.compile(r"%0?\d*d")
 
 Kind = Literal["container", "pipe", "folder", "pattern", "still"]
+
+
+_Outlet = ContainerOutlet | ImageOutlet
 
 
 @dataclass(frozen=True)
@@ -36,7 +52,7 @@ class MediaOutput:
     """One encode of every stream, fed to one or more targets."""
 
     encoders: tuple[VideoEncoder, ...]
-    outlets: tuple[ContainerOutlet, ...]
+    outlets: tuple[ContainerOutlet | ImageOutlet, ...]
 
 
 @dataclass(frozen=True)
@@ -126,10 +142,17 @@ def open_outputs(
         OpenError: A target cannot be created.
         OutputFull: The disk is full.
     """
+    parsed = [_settled(parse_target(text), source) for text in targets]
+    # Next to a video file, options for its encoder say nothing about the images.
+    video = any(target.kind in ("container", "pipe") for target in parsed)
+    image_options = EncodeOptions(overwrite=options.overwrite) if video else options
     opening = _Opening(source, options)
     try:
-        for text in targets:
-            opening.add(parse_target(text))
+        for target in parsed:
+            if target.kind in ("container", "pipe"):
+                opening.add_container(target)
+            else:
+                opening.add_images(target, image_options)
     except BaseException:
         opening.abort()
         raise
@@ -143,19 +166,38 @@ class _Opening:
         self.warnings: list[str] = []
         self._source = source
         self._options = options
-        self._groups: dict[
-            tuple[EncoderSettings, ...], tuple[tuple[VideoEncoder, ...], list[ContainerOutlet]]
-        ] = {}
+        self._groups: dict[tuple[EncoderSettings, ...], tuple[tuple[VideoEncoder, ...], list[_Outlet]]] = {}
 
-    def add(self, target: Target) -> None:
+    def add_images(self, target: Target, options: EncodeOptions) -> None:
+        if len(self._source.tracks) > 1:
+            raise ConfigError(
+                f"{target.text}: images hold one video stream and {self._source.name} has "
+                f"{len(self._source.tracks)}; write to .mkv or .mp4"
+            )
+        suffix = target.path.suffix if target.kind != "folder" else ".png"
+        choice = choose(self._source.tracks[0], "image2", options, codec=image_codec(suffix))
+        _, outlets = self._encoders([choice], follow_size=True)
+        self._say(target, choice.warnings)
+        left = [describe(stream) for stream in self._source.copied]
+        self._say(target, [f"images hold no other streams: {', '.join(left)} left out"] if left else [])
+        outlets.append(
+            ImageOutlet(
+                _place(target, suffix),
+                limit=1 if target.kind == "still" else None,
+                overwrite=self._options.overwrite,
+                name=target.text,
+                folder=target.path if target.kind == "folder" else None,
+            )
+        )
+
+    def add_container(self, target: Target) -> None:
         choices = [choose(track, target.muxer, self._options) for track in self._source.tracks]
         encoders, outlets = self._encoders(choices)
         self._say(target, [warning for choice in choices for warning in choice.warnings])
         self._say_changes(target, choices, encoders)
         video = [encoder.stream for encoder in encoders]
-        passengers, missing = choose_passengers(
-            self._source.copied, target.muxer, video, muxer_options(target.muxer)
-        )
+        options = self._muxer_options(target, encoders)
+        passengers, missing = choose_passengers(self._source.copied, target.muxer, video, options)
         self._say(target, missing)
         sink: Sink = (
             StandardOutput()
@@ -169,6 +211,7 @@ class _Opening:
                 source=self._source,
                 encoders=encoders,
                 passengers=passengers,
+                options=options,
                 name=target.text,
             )
         except BaseException:
@@ -185,16 +228,54 @@ class _Opening:
             for outlet in outlets:
                 outlet.abort()
 
-    def _encoders(self, choices: Sequence[Choice]) -> tuple[tuple[VideoEncoder, ...], list[ContainerOutlet]]:
+    def _encoders(
+        self, choices: Sequence[Choice], *, follow_size: bool = False
+    ) -> tuple[tuple[VideoEncoder, ...], list[_Outlet]]:
         wanted = tuple(choice.candidates[0] for choice in choices)
         if wanted not in self._groups:
             encoders = []
             for track, choice in zip(self._source.tracks, choices, strict=True):
                 stream, settings = settle(choice.candidates)
                 name = f"{self._source.name}, video {track.info.position}"
-                encoders.append(VideoEncoder(stream, settings, name=name))
+                encoders.append(VideoEncoder(stream, settings, name=name, follow_size=follow_size))
             self._groups[wanted] = (tuple(encoders), [])
         return self._groups[wanted]
+
+    def _muxer_options(self, target: Target, encoders: Sequence[VideoEncoder]) -> dict[str, str]:
+        """Muxer options, and warnings about what the container gives back of the source's tags and times."""
+        options = muxer_options(target.muxer)
+        lost = self._rehearsed(target, encoders, options)
+        if target.muxer in MOV_FAMILY and lost[0].metadata:
+            # Tags beyond the classic ones; not by default, since fewer players read them there.
+            all_tags = {**options, "movflags": options["movflags"] + "+use_metadata_tags"}
+            more = self._rehearsed(target, encoders, all_tags)
+            if len(more[0].metadata) < len(lost[0].metadata):
+                options, lost = all_tags, more
+        self._say(target, [words for one in lost for words in one.words()])
+        late_s = max(one.late_s for one in lost)
+        if target.muxer not in MOV_FAMILY:
+            late_s = max(late_s, _early_s(self._source))
+        if late_s > 0:
+            late = f"{float(late_s) * 1000:.4g} ms"
+            self._say(
+                target, [f"{target.muxer} has no times before zero: all streams begin {late} later, in sync"]
+            )
+        return options
+
+    def _rehearsed(
+        self, target: Target, encoders: Sequence[VideoEncoder], options: Mapping[str, str]
+    ) -> list[Lost]:
+        return [
+            rehearse(
+                encoder.settings,
+                target.muxer,
+                options=options,
+                matrix=display_matrix(track.first),
+                metadata=file_metadata(self._source),
+                chapters=bool(chapters(self._source)),
+            )
+            for track, encoder in zip(self._source.tracks, encoders, strict=True)
+        ]
 
     def _say(self, target: Target, warnings: Sequence[str]) -> None:
         self.warnings += [f"{target.text}: {warning}" for warning in warnings]
@@ -231,6 +312,43 @@ class _Opening:
                     f"{info.position} are rounded to it (.mp4 and .mov keep them exactly)"
                 ],
             )
+
+
+def _early_s(source: FileSource) -> Fraction:
+    """How long before zero a copied stream begins: the silent first packet of AAC, mostly.
+
+    Containers do not tell (an mp4 gives 0 as the stream's start), so the first packets are looked at.
+    """
+    waiting = {stream.index for stream in source.copied if stream.type == "audio"}
+    if source.offset_s or not waiting or not Path(source.path).is_file():
+        return Fraction(0)
+    early = Fraction(0)
+    try:
+        with av.open(f"file:{source.path}") as container:
+            for packet in itertools.islice(container.demux(), _LOOK_AHEAD):
+                if packet.pts is not None:
+                    early = max(early, -packet.pts * packet.time_base)
+                    waiting.discard(packet.stream.index)
+                if not waiting:
+                    break
+    except (av.error.FFmpegError, OSError):
+        return early
+    return early
+
+
+def _settled(target: Target, source: FileSource) -> Target:
+    """A still picture written to .webp is an image; a video makes an animation."""
+    if target.muxer == "webp" and source.tracks[0].info.rate_fps is None:
+        return Target(target.text, "still", target.path)
+    return target
+
+
+def _place(target: Target, suffix: str) -> Callable[[int], Path]:
+    if target.kind == "still":
+        return lambda number: target.path
+    if target.kind == "pattern":
+        return lambda number: target.path.with_name(target.path.name % (number + 1))
+    return lambda number: target.path / f"{number + 1:06d}{suffix}"
 
 
 def _seconds(clock: Fraction) -> str:
@@ -282,6 +400,7 @@ def _check_not_source(target: Target, source_paths: Sequence[str | Path]) -> Non
 
 def _check_existing(target: Target, *, overwrite: bool) -> None:
     if target.kind in ("folder", "pattern"):
+        _check_numbered(target, overwrite=overwrite)
         return
     if not target.path.exists():
         return
@@ -291,3 +410,17 @@ def _check_existing(target: Target, *, overwrite: bool) -> None:
         )
     if not overwrite:
         raise ConfigError(f"{target.text} exists; choose another name, or add --overwrite to replace it")
+
+
+def _check_numbered(target: Target, *, overwrite: bool) -> None:
+    """Refuses where earlier pictures of the same names lie: the first of them is looked for."""
+    if overwrite:
+        return
+    if target.kind == "pattern":
+        first = target.path.with_name(target.path.name % 1)
+    else:
+        first = target.path / "000001.png"
+    if first.exists():
+        raise ConfigError(
+            f"{first} exists; choose another folder, or add --overwrite to replace its pictures"
+        )

@@ -1,0 +1,117 @@
+"""Images as targets: one still, a numbered run, or files that keep their source's names."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+
+from streamderain.errors import EncodeError, OpenError
+from streamderain.media.sink import PartialFile, write_error
+
+
+class ImageOutlet:
+    """Writes every packet into a file of its own, each whole before it gets its name.
+
+    Args:
+        place: Gives the path of picture number n, from 0.
+        limit: How many pictures the target holds; None for any number.
+        overwrite: Whether existing files may be replaced.
+        name: Name of the target, for messages.
+        folder: Folder to make first, where it does not exist yet; None where it does.
+
+    Raises:
+        OpenError: The folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        place: Callable[[int], Path],
+        *,
+        limit: int | None,
+        overwrite: bool,
+        name: str,
+        folder: Path | None = None,
+    ) -> None:
+        self.name = name
+        self._place = place
+        self._limit = limit
+        self._overwrite = overwrite
+        self._lock = threading.Lock()
+        self._written: list[Path] = []
+        self._done = False
+        self._folder = _made(folder, name)
+
+    def mux(self, packets: Sequence[av.Packet[Any]]) -> None:
+        """Writes encoded pictures.
+
+        Raises:
+            OutputFull: The disk, quota or size limit is full.
+            EncodeError: More pictures than the target holds.
+            OpenError: A file of that name exists, or the folder cannot be written to.
+            MediaError: The write failed otherwise.
+        """
+        with self._lock:
+            for packet in packets:
+                self._write(bytes(packet))
+
+    def copy(self, packet: av.Packet[Any]) -> None:
+        """Ignores the packet: images hold no other streams."""
+
+    def finish(self) -> None:
+        """Nothing is left to do: every file is whole already.
+
+        Raises:
+            EncodeError: No picture came.
+        """
+        with self._lock:
+            self._done = True
+            if not self._written:
+                raise EncodeError(f"{self.name}: no picture to write; the source gave none")
+
+    def abort(self) -> None:
+        """Removes the files of this run. Idempotent, never raises."""
+        with self._lock:
+            if self._done:
+                return
+            self._done = True
+            for path in self._written:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            if self._folder is not None:
+                with contextlib.suppress(OSError):
+                    self._folder.rmdir()
+
+    def _write(self, data: bytes) -> None:
+        number = len(self._written)
+        if self._limit is not None and number >= self._limit:
+            raise EncodeError(
+                f"{self.name} holds one picture and the source has more; "
+                f"name a folder (frames/), a pattern (frames/%06d{self._place(0).suffix}) or a video file"
+            )
+        path = self._place(number)
+        file = PartialFile(path, overwrite=self._overwrite)
+        try:
+            try:
+                file.write(data)
+            except OSError as error:
+                raise write_error(error, path=str(path), where=path.parent) from error
+            file.keep()
+        except BaseException:
+            file.discard()
+            raise
+        self._written.append(path)
+
+
+def _made(folder: Path | None, name: str) -> Path | None:
+    if folder is None or folder.is_dir():
+        return None
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise OpenError(f"{name}: cannot make the folder {folder}: {error.strerror}") from error
+    return folder

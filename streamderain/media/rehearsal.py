@@ -1,0 +1,183 @@
+"""What of a stream's tags and times a container gives back: written and read again in memory, once, small.
+
+No table says it as surely: which tags survive depends on the container, on the codec and on both together.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideType
+
+from streamderain.errors import EncodeError
+from streamderain.media.choice import side_data
+from streamderain.media.codecs import Colour, EncoderSettings, open_encoder
+
+_SIDE = 64
+"""Width and height of the rehearsed pictures; nothing that is looked at depends on them."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What does not come back.
+
+    Attributes:
+        display_matrix: Rotation or mirroring.
+        aspect: Sample aspect ratio.
+        colour: Colour tags.
+        late_s: Seconds by which times move (B-frames need room where times cannot be negative).
+        metadata: Names of global tags.
+        chapters: Chapters.
+    """
+
+    display_matrix: bool = False
+    aspect: bool = False
+    colour: bool = False
+    late_s: Fraction = Fraction(0)
+    metadata: tuple[str, ...] = ()
+    chapters: bool = False
+
+    def words(self) -> list[str]:
+        """Warnings, one for each loss."""
+        said = []
+        if self.display_matrix:
+            said.append("the rotation of the picture is lost")
+        if self.aspect:
+            said.append("the sample aspect ratio is lost")
+        if self.colour:
+            said.append("colour tags (matrix, range, primaries or transfer) are lost")
+        if self.metadata:
+            said.append(f"these tags of the file are lost: {', '.join(self.metadata)}")
+        if self.chapters:
+            said.append("chapters are lost")
+        return said
+
+
+def rehearse(
+    settings: EncoderSettings,
+    muxer: str,
+    *,
+    options: Mapping[str, str],
+    matrix: Sequence[int] | None,
+    metadata: Mapping[str, str],
+    chapters: bool,
+) -> Lost:
+    """Writes a few small pictures with these settings and tags, and reads them back.
+
+    Args:
+        settings: Of the encoder.
+        muxer: FFmpeg's name of the container format.
+        options: Muxer options.
+        matrix: Display matrix, nine numbers; None for none.
+        metadata: Global tags.
+        chapters: Whether the source has chapters.
+
+    Returns:
+        What is lost. Nothing where the rehearsal itself fails: the real start tells why.
+    """
+    small = replace(settings, width=_SIDE, height=_SIDE)
+    try:
+        data = _written(small, muxer, options=options, matrix=matrix, metadata=metadata, chapters=chapters)
+        return _compared(data, small, matrix=matrix, metadata=metadata, chapters=chapters)
+    except (av.error.FFmpegError, OSError, ValueError, IndexError, StopIteration, EncodeError):
+        return Lost()
+
+
+def _written(
+    settings: EncoderSettings,
+    muxer: str,
+    *,
+    options: Mapping[str, str],
+    matrix: Sequence[int] | None,
+    metadata: Mapping[str, str],
+    chapters: bool,
+) -> io.BytesIO:
+    data = io.BytesIO()
+    host = open_encoder(settings)
+    with av.open(data, "w", format=muxer, container_options=dict(options)) as container:
+        container.metadata.update(metadata)
+        stream = container.add_stream_from_template(host, opaque=True)
+        stream.time_base = settings.time_base
+        if matrix is not None:
+            stream.set_display_matrix(matrix)
+        if chapters:
+            container.set_chapters([_chapter()])
+        container.start_encoding()
+        for packet in _packets(host, settings):
+            packet.stream = stream
+            container.mux(packet)
+    data.seek(0)
+    return data
+
+
+def _chapter() -> Any:
+    return {"id": 1, "start": 0, "end": 40, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}}
+
+
+def _packets(host: av.VideoStream, settings: EncoderSettings) -> list[av.Packet[Any]]:
+    packets: list[av.Packet[Any]] = []
+    step = max(1, round(1 / settings.rate_fps / settings.time_base))
+    for number in range(3):
+        picture = _noise(settings.pix_fmt, number)
+        picture.colorspace, picture.color_range = settings.colour.matrix, settings.colour.range
+        picture.color_primaries, picture.color_trc = settings.colour.primaries, settings.colour.transfer
+        picture.time_base = settings.time_base
+        picture.pts = number * step
+        packets += host.codec_context.encode(picture)
+    return packets + list(host.codec_context.encode(None))
+
+
+def _noise(pix_fmt: str, seed: int) -> av.VideoFrame:
+    """A picture of noise: blank ones compress to so little that MPEG-TS is not recognised again."""
+    picture = av.VideoFrame(_SIDE, _SIDE, pix_fmt)
+    bits = max(component.bits for component in picture.format.components)
+    dtype = np.uint8 if bits <= 8 else np.uint16
+    random = np.random.default_rng(seed)
+    for plane in picture.planes:
+        count = plane.buffer_size // np.dtype(dtype).itemsize
+        plane.update(random.integers(0, 1 << min(bits, 16), count, dtype=dtype).tobytes())
+    return picture
+
+
+def _compared(
+    data: io.BytesIO,
+    settings: EncoderSettings,
+    *,
+    matrix: Sequence[int] | None,
+    metadata: Mapping[str, str],
+    chapters: bool,
+) -> Lost:
+    container = av.open(data)
+    assert isinstance(container, InputContainer)
+    with container:
+        stream = container.streams.video[0]
+        kept = {name.lower() for name in container.metadata}
+        aspect = stream.sample_aspect_ratio
+        frame = next(container.decode(stream))
+        start = (frame.pts or 0) * (stream.time_base or Fraction(0))
+        turned = SideType.DISPLAYMATRIX in side_data(frame)
+        chaptered = len(container.chapters())
+        context = stream.codec_context
+        got = Colour(context.colorspace, context.color_range, context.color_primaries, context.color_trc)
+    return Lost(
+        display_matrix=matrix is not None and not turned,
+        aspect=settings.aspect not in (None, 1) and aspect != settings.aspect,
+        colour=_differs(settings.colour, got),
+        late_s=start,
+        metadata=tuple(name for name in metadata if name.lower() not in kept),
+        chapters=chapters and not chaptered,
+    )
+
+
+def _differs(wanted: Colour, got: Colour) -> bool:
+    """Whether a tag that says something came back as another or not at all."""
+    pairs = ((wanted.matrix, got.matrix), (wanted.primaries, got.primaries), (wanted.transfer, got.transfer))
+    tagged = any(want != have for want, have in pairs if want != 2)
+    return tagged or (wanted.range == 2 and got.range != 2)
