@@ -1,0 +1,65 @@
+"""Writing the fast network's core as ONNX: blocks in, blocks out, any size and batch."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+
+from streamderain.nets.fast import BLOCK, FastNet
+
+OPSET = 18
+INPUT_NAMES = ("before1", "current", "after1", "validity")
+OUTPUT_NAME = "clean"
+
+
+def export_core(network: FastNet, path: Path) -> None:
+    """Write the core as a self-contained ONNX file with dynamic batch, height and width.
+
+    Inputs: ``before1``, ``current``, ``after1``, each (N, 16, h, w) float32 blocks of luma code / 255 with
+    even h and w, and ``validity`` (N, 2) float32. Output: ``clean`` (N, 16, h, w) float32.
+
+    Args:
+        network: The network, in float32.
+        path: Target file.
+    """
+    network = network.eval()
+    blocks = torch.zeros(2, BLOCK * BLOCK, 24, 32)
+    validity = torch.ones(2, 2)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    # Multiples of 2, since the middle of the network halves the blocks once more.
+    rows = 2 * torch.export.Dim("rows", min=1, max=4096)
+    columns = 2 * torch.export.Dim("columns", min=1, max=4096)
+    plane = {0: batch, 2: rows, 3: columns}
+    with warnings.catch_warnings():
+        # The exporter tells us that equal axes share one name, which is what we asked for.
+        warnings.filterwarnings("ignore", message=".*axis name.*will not be used.*")
+        program = torch.onnx.export(
+            network,
+            (blocks, blocks.clone(), blocks.clone(), validity),
+            input_names=list(INPUT_NAMES),
+            output_names=[OUTPUT_NAME],
+            dynamic_shapes={"before": plane, "current": plane, "after": plane, "validity": {0: batch}},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path), external_data=False)
+    _name_axes(path)
+
+
+def _name_axes(path: Path) -> None:
+    """Call the free axes batch, rows and columns: not every reader takes the exporter's ``2*rows``."""
+    import onnx  # part of the extra [train], not needed to run networks
+
+    model = onnx.load(str(path))
+    for value in (*model.graph.input, *model.graph.output):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.HasField("dim_param"):
+                axis.dim_param = axis.dim_param.removeprefix("2*")
+    # Shapes in between are recomputed by every runtime, and would still carry the old names.
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))

@@ -1,0 +1,1 @@
+"""Training, evaluating and exporting the networks: ``python -m trainer``, from a checkout. Not installed."""

@@ -1,0 +1,257 @@
+"""The library: every picture, clip and streak layer of a data folder as memory-mapped luma, made once.
+
+Decoding costs more than a training step, so it happens once: the library is one flat file of uint8 samples
+and an index. It lies outside the repository and can be thrown away. Its key is the configuration's [data]
+table, the seed and the names and sizes of the source files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from streamderain.errors import OpenError
+from streamderain.measure.rain import RainParameters, RainSequence
+from trainer import media
+from trainer.config import DataConfig
+
+Codes = NDArray[np.uint8]
+_LAYER_SIZE = (384, 512)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One array of the library.
+
+    Attributes:
+        kind: "clip", "coded" (a rainy clip after H.264), "still", "rainy", "target" (a pair) or "layer".
+        name: Source file.
+        offset: First sample in the flat file.
+        shape: (frames, height, width).
+        partner: Index of the clean entry, for coded clips and rainy stills; else -1.
+        start: First frame in the partner that corresponds to frame 0 here.
+    """
+
+    kind: str
+    name: str
+    offset: int
+    shape: tuple[int, int, int]
+    partner: int = -1
+    start: int = 0
+
+
+class Library:
+    """Read-only access to a library folder.
+
+    Args:
+        folder: Made by `open_library`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        self.entries = [Entry(**{**item, "shape": tuple(item["shape"])}) for item in index]
+        self._samples = np.memmap(folder / "samples.u8", np.uint8, "r")
+
+    def array(self, entry: Entry) -> Codes:
+        """The entry's samples, (frames, height, width) uint8, mapped, read-only."""
+        count = int(np.prod(entry.shape))
+        return self._samples[entry.offset : entry.offset + count].reshape(entry.shape)
+
+    def of_kind(self, kind: str) -> list[Entry]:
+        """All entries of a kind, in the order they were made."""
+        return [entry for entry in self.entries if entry.kind == kind]
+
+
+def open_library(data: Path, cache: Path, config: DataConfig, *, seed: int) -> Library:
+    """Open the library of a data folder, making it first where there is none.
+
+    Args:
+        data: Folder that holds the configuration's folders.
+        cache: Folder for libraries; each has its own folder there.
+        config: The configuration's [data] table.
+        seed: Seed of everything that is drawn into the library.
+
+    Raises:
+        OpenError: A folder is missing or empty.
+    """
+    folder = cache / _key(data, config, seed)
+    if not (folder / "index.json").is_file():
+        _log.info("making the library %s (once)", folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _Maker(data, folder, config, seed).make()
+    return Library(folder)
+
+
+def _key(data: Path, config: DataConfig, seed: int) -> str:
+    names = [
+        *config.clips,
+        *config.stills,
+        *config.layers,
+        *(f"{p}/{s}" for p in config.pairs for s in _SIDES),
+    ]
+    files = [
+        (str(path.relative_to(data)), path.stat().st_size)
+        for name in names
+        for path in media.list_files(data / name, media.PICTURE_SUFFIXES | media.CLIP_SUFFIXES)
+    ]
+    # The shares only decide what is drawn from the library, not what lies in it.
+    made_of = [
+        config.coded_segments,
+        config.coded_frames,
+        config.drawn_layers,
+        config.turned_layers,
+        seed,
+        files,
+    ]
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+
+
+_SIDES = ("input", "target")
+
+
+class _Maker:
+    """Writes a library: samples first, the index last and at once, so that half a library is never opened."""
+
+    def __init__(self, data: Path, folder: Path, config: DataConfig, seed: int) -> None:
+        self._data, self._folder, self._config = data, folder, config
+        self._rng = np.random.default_rng([seed, 0x6C6962])
+        self._entries: list[Entry] = []
+        self._offset = 0
+
+    def make(self) -> None:
+        partial = self._folder / "samples.partial"
+        with partial.open("wb") as self._file:
+            layers = self._layers()
+            self._clips(layers)
+            self._stills()
+            self._pairs()
+        partial.replace(self._folder / "samples.u8")
+        index = self._folder / "index.partial"
+        index.write_text(json.dumps([dataclasses.asdict(entry) for entry in self._entries]), encoding="utf-8")
+        index.replace(self._folder / "index.json")
+
+    def _add(self, kind: str, name: str, samples: Codes, *, partner: int = -1, start: int = 0) -> int:
+        samples = samples if samples.ndim == 3 else samples[None]
+        shape = (samples.shape[0], samples.shape[1], samples.shape[2])
+        self._entries.append(Entry(kind, name, self._offset, shape, partner, start))
+        self._file.write(np.ascontiguousarray(samples).tobytes())
+        self._offset += samples.size
+        return len(self._entries) - 1
+
+    def _layers(self) -> list[Codes]:
+        given = [
+            (path.name, media.read_gray(path))
+            for folder in self._config.layers
+            for path in media.list_files(self._data / folder, media.PICTURE_SUFFIXES)
+        ]
+        for name, layer in given:
+            self._add("layer", name, layer)
+        for index in range(self._config.turned_layers):
+            name, layer = given[int(self._rng.integers(len(given)))]
+            self._add("layer", f"{name} turned {index}", _turned(self._rng, layer))
+        for index in range(self._config.drawn_layers):
+            self._add("layer", f"drawn {index}", _drawn(self._rng))
+        return [layer for _, layer in given]
+
+    def _clips(self, layers: list[Codes]) -> None:
+        for folder in self._config.clips:
+            for path in media.list_files(self._data / folder, media.CLIP_SUFFIXES):
+                frames = media.read_clip(path)
+                frames = frames[:, : frames.shape[1] // 8 * 8, : frames.shape[2] // 8 * 8]
+                clean = self._add("clip", path.name, frames)
+                _log.info("%s: %d frames", path.name, len(frames))
+                for start, coded in self._coded_segments(frames, layers):
+                    self._add("coded", path.name, coded, partner=clean, start=start)
+
+    def _coded_segments(self, frames: Codes, layers: list[Codes]) -> Iterator[tuple[int, Codes]]:
+        length = min(self._config.coded_frames, len(frames))
+        for _ in range(self._config.coded_segments):
+            start = int(self._rng.integers(len(frames) - length + 1))
+            segment = frames[start : start + length]
+            chosen = [layers[i] for i in self._rng.integers(len(layers), size=2)]
+            parameters = random_parameters(self._rng)
+            seed = int(self._rng.integers(2**31))
+            rain = RainSequence(parameters, seed, segment.shape[2], segment.shape[1], layers=chosen)
+            rainy = np.stack([rain.apply_to_codes(frame, i) for i, frame in enumerate(segment)])
+            yield start, media.through_h264(rainy.astype(np.uint8), crf=int(self._rng.integers(17, 31)))
+
+    def _stills(self) -> None:
+        for folder in self._config.stills:
+            paths = media.list_files(self._data / folder, media.PICTURE_SUFFIXES)
+            for path, luma in media.readable(paths):
+                self._add("still", path.name, luma)
+
+    def _pairs(self) -> None:
+        for folder in self._config.pairs:
+            for rainy_path, target_path in media.list_pairs(self._data / folder):
+                try:
+                    rainy, target = media.read_luma(rainy_path), media.read_luma(target_path)
+                except OpenError as error:
+                    _log.warning("skipped pair %s: %s", rainy_path.name, error)
+                    continue
+                if rainy.shape != target.shape:
+                    _log.warning(
+                        "skipped pair %s: sizes %s and %s", rainy_path.name, rainy.shape, target.shape
+                    )
+                    continue
+                partner = self._add("target", target_path.name, target)
+                self._add("rainy", rainy_path.name, rainy, partner=partner)
+
+
+def random_parameters(rng: np.random.Generator) -> RainParameters:
+    """Rain of any look: drizzle to downpour, short to long exposure, adding or veiling; nothing is tuned."""
+    length_px = float(np.exp(rng.uniform(np.log(5.0), np.log(60.0))))
+    cover = float(np.exp(rng.uniform(np.log(0.01), np.log(0.25))))
+    width_px = float(rng.uniform(1.0, 3.6))
+    return RainParameters(
+        density_per_mpx=cover * 1e6 / (length_px * width_px),
+        length_px=length_px,
+        length_spread=float(rng.uniform(0.2, 0.7)),
+        width_px=width_px,
+        peak=float(np.exp(rng.uniform(np.log(0.06), np.log(0.55)))),
+        angle_deg=float(np.clip(rng.normal(0.0, 16.0), -60.0, 60.0)),
+        angle_spread_deg=float(rng.uniform(0.3, 5.0)),
+        angle_drift_deg=float(rng.uniform(0.0, 8.0)),
+        light=float(rng.uniform(0.65, 1.0)),
+        screen=float(rng.uniform(0.0, 1.0)),
+        near_density_per_mpx=float(rng.choice([0.0, rng.uniform(0.0, 40.0)])),
+        near_width_px=float(rng.uniform(4.0, 14.0)),
+        layer_gain=float(rng.choice([0.0, rng.uniform(0.15, 0.9)])),
+        layers_per_frame=1,
+        noise=float(rng.choice([0.0, rng.uniform(0.0, 0.01)])),
+    )
+
+
+def _drawn(rng: np.random.Generator) -> Codes:
+    """A procedural layer at full contrast: the gain is drawn again when it is used."""
+    parameters = dataclasses.replace(random_parameters(rng), peak=0.5, layer_gain=0.0, noise=0.0)
+    height, width = _LAYER_SIZE
+    alpha = RainSequence(parameters, int(rng.integers(2**31)), width, height).opacity(0)
+    codes: Codes = np.rint(255.0 * alpha).astype(np.uint8)
+    return codes
+
+
+def _turned(rng: np.random.Generator, layer: Codes) -> Codes:
+    """A given layer turned by any wind's angle, scaled 0.5 to 2 and perhaps out of focus."""
+    height, width = _LAYER_SIZE
+    tiled = Image.fromarray(np.pad(layer, ((200, 400), (200, 400)), mode="reflect"))
+    zoom = float(np.exp(rng.uniform(np.log(0.5), np.log(2.0))))
+    angle = np.deg2rad(rng.uniform(-35.0, 35.0))
+    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    middle_x, middle_y = tiled.width / 2, tiled.height / 2
+    matrix = (
+        cos, -sin, middle_x - cos * width / 2 + sin * height / 2,
+        sin, cos, middle_y - sin * width / 2 - cos * height / 2,
+    )  # fmt: skip
+    turned = tiled.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+    return np.asarray(turned)

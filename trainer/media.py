@@ -1,0 +1,160 @@
+"""Reading pictures and clips as luma codes, and passing luma through H.264."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from streamderain.errors import OpenError
+from streamderain.measure.metrics import matlab_luma
+
+Codes = NDArray[np.uint8]
+
+PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+CLIP_SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm"}
+_log = logging.getLogger(__name__)
+
+
+def list_files(folder: Path, suffixes: set[str]) -> list[Path]:
+    """The files of a folder with one of the suffixes, sorted by name.
+
+    Raises:
+        OpenError: The folder is missing or holds no such file.
+    """
+    if not folder.is_dir():
+        raise OpenError(f"no folder {folder}; check the data folder and the configuration's [data] table")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    if not files:
+        raise OpenError(f"{folder} holds no file ending in {', '.join(sorted(suffixes))}")
+    return files
+
+
+def list_pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """The pictures of ``input/`` with their namesakes in ``target/``, whatever the endings.
+
+    Raises:
+        OpenError: A folder is missing or empty, or a picture has no namesake.
+    """
+    targets = {path.stem: path for path in list_files(folder / "target", PICTURE_SUFFIXES)}
+    inputs = list_files(folder / "input", PICTURE_SUFFIXES)
+    alone = [path.name for path in inputs if path.stem not in targets]
+    if alone:
+        raise OpenError(
+            f"{folder}: no namesake in target/ for {', '.join(alone[:5])}; add or remove pictures"
+        )
+    return [(path, targets[path.stem]) for path in inputs]
+
+
+def read_rgb(path: Path) -> Codes:
+    """Read a picture as (height, width, 3) uint8 RGB.
+
+    Raises:
+        OpenError: The file cannot be read as a picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise OpenError(f"{path} cannot be read as a picture ({error}); replace or remove it") from error
+
+
+def read_luma(path: Path) -> Codes:
+    """Read a picture as (height, width) uint8 studio-range luma codes (MATLAB's rgb2ycbcr)."""
+    return np.rint(matlab_luma(read_rgb(path))).astype(np.uint8)
+
+
+def read_gray(path: Path) -> Codes:
+    """Read a picture as (height, width) uint8 full-range gray, for streak layers."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("L"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise OpenError(f"{path} cannot be read as a picture ({error}); replace or remove it") from error
+
+
+def readable(paths: Iterable[Path]) -> Iterator[tuple[Path, Codes]]:
+    """Yield (path, luma) of every picture that can be read; name and count the others in the log."""
+    skipped = 0
+    for path in paths:
+        try:
+            yield path, read_luma(path)
+        except OpenError as error:
+            skipped += 1
+            _log.warning("skipped %s", error)
+    if skipped:
+        _log.warning("skipped %d unreadable pictures in all", skipped)
+
+
+def read_clip(path: Path, *, limit: int | None = None) -> Codes:
+    """Decode a clip's luma as (frames, height, width) uint8 studio-range codes.
+
+    Args:
+        path: A video file of 8-bit planar YUV, limited range (the luma plane is taken as it is).
+        limit: Most frames to read.
+
+    Raises:
+        OpenError: The file cannot be opened or holds no frame.
+    """
+    planes: list[Codes] = []
+    try:
+        with av.open(str(path)) as container:
+            container.streams.video[0].thread_type = "AUTO"
+            for frame in container.decode(video=0):
+                planes.append(_luma_plane(frame))
+                if limit is not None and len(planes) >= limit:
+                    break
+    except (av.error.FFmpegError, IndexError) as error:
+        raise OpenError(f"{path} cannot be decoded ({error}); replace or remove it") from error
+    if not planes:
+        raise OpenError(f"{path} holds no video frame; replace or remove it")
+    return np.stack(planes)
+
+
+def _luma_plane(frame: av.VideoFrame) -> Codes:
+    if not frame.format.name.startswith(("yuv4", "gray", "nv12")):
+        frame = frame.reformat(format="yuv420p")
+    plane = frame.planes[0]
+    rows: Codes = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    return np.array(rows[:, : plane.width])
+
+
+def through_h264(frames: Codes, *, crf: int, preset: str = "veryfast") -> Codes:
+    """Encode luma frames with x264 and decode them again: the codec's noise, as users' footage has it.
+
+    Args:
+        frames: (frames, height, width) uint8 luma; even height and width.
+        crf: x264's quality, about 18 (fine) to 30 (coarse).
+        preset: x264's speed.
+
+    Returns:
+        The decoded luma, same shape.
+    """
+    count, height, width = frames.shape
+    target = BytesIO()
+    with av.open(target, "w", format="matroska") as container:
+        stream = container.add_stream("libx264", rate=30, options={"crf": str(crf), "preset": preset})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        chroma = np.full((height // 2, width), 128, np.uint8)
+        for luma in frames:
+            frame = av.VideoFrame.from_ndarray(np.concatenate([luma, chroma]), format="yuv420p")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    target.seek(0)
+    with av.open(target, "r") as container:
+        decoded = np.stack([_luma_plane(frame) for frame in container.decode(video=0)])
+    assert decoded.shape == (count, height, width)
+    return decoded
+
+
+def through_jpeg(picture: Codes, *, quality: int) -> Codes:
+    """Encode a luma picture as JPEG and decode it again."""
+    target = BytesIO()
+    Image.fromarray(picture).save(target, "jpeg", quality=quality)
+    return np.asarray(Image.open(target))
