@@ -16,7 +16,7 @@ import av
 from streamderain.errors import ConfigError, OpenError
 from streamderain.media.choice import Choice, choose, image_codec
 from streamderain.media.codecs import EncoderSettings, check_encoder_options, settle
-from streamderain.media.copied import choose_passengers, describe
+from streamderain.media.copied import Passenger, choose_passengers, describe
 from streamderain.media.encoder import VideoEncoder
 from streamderain.media.images_out import ImageOutlet
 from streamderain.media.outlet import (
@@ -196,9 +196,10 @@ class _Opening:
         self._say(target, [warning for choice in choices for warning in choice.warnings])
         self._say_changes(target, choices, encoders)
         video = [encoder.stream for encoder in encoders]
-        options = self._muxer_options(target, encoders)
+        options, late_s = self._muxer_options(target, encoders)
         passengers, missing = choose_passengers(self._source.copied, target.muxer, video, options)
         self._say(target, missing)
+        self._say_late(target, passengers, late_s)
         sink: Sink = (
             StandardOutput()
             if target.kind == "pipe"
@@ -241,8 +242,10 @@ class _Opening:
             self._groups[wanted] = (tuple(encoders), [])
         return self._groups[wanted]
 
-    def _muxer_options(self, target: Target, encoders: Sequence[VideoEncoder]) -> dict[str, str]:
-        """Muxer options, and warnings about what the container gives back of the source's tags and times."""
+    def _muxer_options(
+        self, target: Target, encoders: Sequence[VideoEncoder]
+    ) -> tuple[dict[str, str], Fraction]:
+        """Muxer options, and seconds by which they move times; warns of tags that do not come back."""
         options = muxer_options(target.muxer)
         lost = self._rehearsed(target, encoders, options)
         if target.muxer in MOV_FAMILY and lost[0].metadata:
@@ -252,15 +255,14 @@ class _Opening:
             if len(more[0].metadata) < len(lost[0].metadata):
                 options, lost = all_tags, more
         self._say(target, [words for one in lost for words in one.words()])
-        late_s = max(one.late_s for one in lost)
+        return options, max(one.late_s for one in lost)
+
+    def _say_late(self, target: Target, passengers: Sequence[Passenger], late_s: Fraction) -> None:
         if target.muxer not in MOV_FAMILY:
-            late_s = max(late_s, _early_s(self._source))
+            late_s = max(late_s, _early_s(self._source, passengers))
         if late_s > 0:
-            late = f"{float(late_s) * 1000:.4g} ms"
-            self._say(
-                target, [f"{target.muxer} has no times before zero: all streams begin {late} later, in sync"]
-            )
-        return options
+            late = f"all streams begin {float(late_s) * 1000:.4g} ms later, in sync"
+            self._say(target, [f"{target.muxer} has no times before zero: {late}"])
 
     def _rehearsed(
         self, target: Target, encoders: Sequence[VideoEncoder], options: Mapping[str, str]
@@ -314,19 +316,19 @@ class _Opening:
             )
 
 
-def _early_s(source: FileSource) -> Fraction:
+def _early_s(source: FileSource, passengers: Sequence[Passenger]) -> Fraction:
     """How long before zero a copied stream begins: the silent first packet of AAC, mostly.
 
     Containers do not tell (an mp4 gives 0 as the stream's start), so the first packets are looked at.
     """
-    waiting = {stream.index for stream in source.copied if stream.type == "audio"}
+    waiting = {p.source.index for p in passengers if p.source.type == "audio"}
     if source.offset_s or not waiting or not Path(source.path).is_file():
         return Fraction(0)
     early = Fraction(0)
     try:
         with av.open(f"file:{source.path}") as container:
             for packet in itertools.islice(container.demux(), _LOOK_AHEAD):
-                if packet.pts is not None:
+                if packet.pts is not None and packet.stream.index in waiting:
                     early = max(early, -packet.pts * packet.time_base)
                     waiting.discard(packet.stream.index)
                 if not waiting:
