@@ -20,6 +20,7 @@ from typing import Any, Literal, cast
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from streamderain.errors import UnsupportedFormat
 from streamderain.frame import Chroma, Geometry, Planes
@@ -190,6 +191,27 @@ def working_format(pix_fmt: str) -> str | None:
     if target is None:
         _layout(pix_fmt)
     return target
+
+
+def rgb_array(frame: av.VideoFrame, planes: Planes) -> NDArray[np.uint8]:
+    """Returns a frame as RGB with other colour components in place of its own.
+
+    Args:
+        frame: In a format that is used as it is; not changed.
+        planes: The first of its components, as ``component_planes`` orders them; none for the frame itself.
+
+    Returns:
+        A new array (height, width, 3), full range, as coded: rotation is not applied.
+    """
+    if planes:
+        copy = av.VideoFrame(frame.width, frame.height, frame.format.name)
+        copy.colorspace, copy.color_range = frame.colorspace, frame.color_range
+        own = component_planes(frame)
+        for view, codes in zip(component_planes(copy), (*planes, *own[len(planes) :]), strict=True):
+            view[...] = codes
+        frame = copy
+    packed = frame.reformat(format="rgb24", dst_color_range=_FULL_RANGE)
+    return np.ascontiguousarray(np.stack(component_planes(packed), axis=-1))
 
 
 def _is_full_range(frame: av.VideoFrame, chroma: Chroma) -> bool:

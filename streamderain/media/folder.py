@@ -1,0 +1,179 @@
+"""What a source names: one file, the files of a folder or glob, a numbered run of images, or a pipe."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from streamderain.errors import OpenError
+from streamderain.media.images import ImageSequence, size_of
+from streamderain.media.opening import STANDARD_INPUT, is_address, redact
+from streamderain.media.source import FileSource, open_source
+from streamderain.options import ReadOptions
+
+_IMAGES = ".png .jpg .jpeg .jpe .tif .tiff .bmp .webp .jp2 .j2k .exr .dpx .tga .ppm .pgm .pbm .pnm .sgi .avif"
+_VIDEOS = (
+    ".mp4 .mkv .mov .avi .m4v .webm .ts .mts .m2ts .mpg .mpeg .vob .flv .wmv .asf .3gp .3g2 .ogv .ogg .mxf "
+    ".y4m .h264 .264 .h265 .265 .hevc .av1 .ivf .obu .m2v .m1v .mjpeg .mjpg .gif .apng .nut .dv .rm .rmvb "
+    ".f4v .mod .tod .insv .lrv .divx .amv .wtv .bik .qt"
+)
+IMAGE_SUFFIXES = frozenset(_IMAGES.split())
+VIDEO_SUFFIXES = frozenset(_VIDEOS.split())
+
+_NUMBER = re.compile(r"(\d+)")
+_LAST_NUMBER = re.compile(r"^(.*?)(\d+)(\D*)$")
+_GLOB = re.compile(r"[*?[]")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """One thing to derain.
+
+    Attributes:
+        kind: A video file, a numbered run of images, or a still image.
+        name: File name that the result gets inside a target folder; unique among the specs of a source.
+        paths: The file, or the images of a run in order; ``-`` for standard input.
+        address: The URL, with its credentials, where the source is one.
+    """
+
+    kind: Literal["video", "sequence", "still"]
+    name: str
+    paths: tuple[Path, ...]
+    address: str = field(default="", repr=False)
+
+
+def find_sources(source: str, options: ReadOptions) -> list[SourceSpec]:
+    """Returns what a source names, in natural order (``clip2`` before ``clip10``).
+
+    In a folder or glob, images that are numbered without large holes and have one size are one video;
+    others, and all of them with ``options.stills``, stand alone. Files of unknown kinds are passed over.
+
+    Raises:
+        OpenError: Nothing is there, or nothing that could be video or image.
+    """
+    if source == STANDARD_INPUT:
+        return [SourceSpec("video", "stdin.mkv", (Path(source),))]
+    if is_address(source):
+        return [SourceSpec("video", _address_name(source), (Path(redact(source)),), source)]
+    path = Path(source)
+    if path.is_dir():
+        return _specs_of(_files_in(path), options, place=f"the folder {source}", folder=path)
+    if _GLOB.search(source) and not path.exists():
+        found = glob.glob(source, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute patterns
+        files = [path for path in map(Path, found) if path.is_file()]
+        if not files:
+            raise OpenError(f"no file matches {source}; check the pattern (now in {Path.cwd()})")
+        return _specs_of(files, options, place=source, folder=Path(source).parent)
+    return [_single(path)]
+
+
+def open_spec(spec: SourceSpec, options: ReadOptions) -> FileSource | ImageSequence:
+    """Opens what ``find_sources`` found.
+
+    Raises:
+        OpenError: See ``open_source``.
+        DecodeError: See ``open_source``.
+        UnsupportedFormat: See ``open_source``.
+    """
+    if spec.kind == "sequence":
+        return ImageSequence(spec.paths, name=spec.name, options=options)
+    return open_source(spec.address or str(spec.paths[0]), options)
+
+
+def natural_key(path: Path) -> tuple[object, ...]:
+    """Returns a sort key that orders numbers by value."""
+    parts = _NUMBER.split(str(path))
+    return tuple((part.lower(), part) if index % 2 == 0 else int(part) for index, part in enumerate(parts))
+
+
+def _single(path: Path) -> SourceSpec:
+    return SourceSpec("still" if path.suffix.lower() in IMAGE_SUFFIXES else "video", path.name, (path,))
+
+
+def _address_name(source: str) -> str:
+    stem = redact(source).split("?")[0].rstrip("/").rsplit("/", 1)[-1]
+    return stem if Path(stem).suffix else f"{stem or 'stream'}.mkv"
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    except PermissionError as error:
+        raise OpenError(f"the folder {folder} may not be read; check its permissions") from error
+
+
+def _specs_of(files: list[Path], options: ReadOptions, *, place: str, folder: Path) -> list[SourceSpec]:
+    files = sorted(files, key=natural_key)
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+    if not images and not videos:
+        found = f"{len(files)} files of other kinds" if files else "no files"
+        raise OpenError(
+            f"{place} holds no videos and no images ({found}); folders inside it are not searched, "
+            "a glob such as 'FOLDER/**/*.mp4' does that"
+        )
+    specs = [_single(path) for path in videos]
+    runs, alone = ([], images) if options.stills else _runs(images)
+    specs += [SourceSpec("sequence", _run_name(run, folder, len(runs)), tuple(run)) for run in runs]
+    specs += [_single(path) for path in alone]
+    return _with_unique_names(specs)
+
+
+def _runs(images: list[Path]) -> tuple[list[list[Path]], list[Path]]:
+    """Parts images into numbered runs of one size, and those that stand alone."""
+    groups: dict[tuple[Path, str, str, str], list[tuple[int, Path]]] = defaultdict(list)
+    alone = []
+    for path in images:
+        match = _LAST_NUMBER.match(path.stem)
+        if match is None:
+            alone.append(path)
+        else:
+            key = (path.parent, match[1], match[3], path.suffix.lower())
+            groups[key].append((int(match[2]), path))
+    runs = []
+    for members in groups.values():
+        members.sort(key=lambda member: member[0])
+        paths = [path for _, path in members]
+        if _is_run([number for number, _ in members]) and _have_one_size(paths):
+            runs.append(paths)
+        else:
+            alone += paths
+    return runs, sorted(alone, key=natural_key)
+
+
+def _have_one_size(paths: list[Path]) -> bool:
+    """Returns whether images have one size; damaged ones, which have none, do not part a run."""
+    return len({size for size in map(size_of, paths) if size is not None}) == 1
+
+
+def _is_run(numbers: list[int]) -> bool:
+    """Returns whether numbers count up: all different, and at least half of those between are there."""
+    span = numbers[-1] - numbers[0] + 1
+    return len(numbers) > 1 and len(set(numbers)) == len(numbers) and 2 * len(numbers) >= span
+
+
+def _run_name(run: list[Path], folder: Path, runs: int) -> str:
+    match = _LAST_NUMBER.match(run[0].stem)
+    prefix = match[1].strip("_-. ") if match else ""
+    place = folder if folder.name and not _GLOB.search(folder.name) else run[0].parent
+    return f"{(prefix if runs > 1 else '') or place.resolve().name or 'images'}.mp4"
+
+
+def _with_unique_names(specs: list[SourceSpec]) -> list[SourceSpec]:
+    """Gives results of equal names (from different folders) the folder's name, then a number, in front."""
+    taken: set[str] = set()
+    unique = []
+    for spec in specs:
+        name, number = spec.name, 1
+        if name in taken:
+            name = f"{spec.paths[0].resolve().parent.name}_{spec.name}"
+        while name in taken:
+            number += 1
+            name = f"{number}_{spec.name}"
+        taken.add(name)
+        unique.append(replace(spec, name=name))
+    return unique

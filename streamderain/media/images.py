@@ -1,0 +1,201 @@
+"""A numbered run of images as one video stream."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import av
+from av.codec.context import CodecContext
+from av.container import InputContainer
+
+from streamderain.errors import ConfigError, DecodeError, OpenError
+from streamderain.frame import Frame, StreamInfo
+from streamderain.media.damage import Damage
+from streamderain.media.lane import Lane
+from streamderain.media.opening import check_file, open_container
+from streamderain.media.pixels import geometry_of
+from streamderain.media.reading import decoder_threads
+from streamderain.media.source import VideoTrack
+from streamderain.media.trim import LEAD_IN, Trim, clip_of
+from streamderain.options import ReadOptions
+
+HEAD_BYTES = 1 << 16
+"""Most image files tell their size within this much; a PNG would otherwise be decoded to learn it."""
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Returns an image's width and height in pixels; None where it cannot be read."""
+    try:
+        check_file(str(path))
+        with path.open("rb") as file:
+            head = io.BytesIO(file.read(HEAD_BYTES))
+        return _size_in(head) or _size_in(f"file:{path}")
+    except (OpenError, OSError):
+        return None
+
+
+def _size_in(file: io.BytesIO | str) -> tuple[int, int] | None:
+    try:
+        with av.open(file) as container:
+            sizes = [(stream.width, stream.height) for stream in container.streams.video]
+    except (av.error.FFmpegError, OSError):
+        return None
+    return sizes[0] if sizes and all(sizes[0]) else None
+
+
+class ImageSequence:
+    """Yields numbered images as the frames of one video; nothing is copied beside them.
+
+    Images are decoded a few ahead, in parallel. One that cannot be decoded is skipped, which leaves a gap in
+    the times, and recorded in ``damage``; a hole in the numbers is no gap in the times, but no window spans it.
+
+    Args:
+        paths: The images in order.
+        name: For messages and reports.
+        options: The frame rate, and which piece is read.
+
+    Raises:
+        OpenError: The first image is not there or not readable.
+        DecodeError: The first image cannot be decoded.
+        UnsupportedFormat: Its pictures are of a kind that is not handled.
+        ConfigError: The piece begins behind the last image.
+    """
+
+    copied: tuple[Any, ...] = ()
+
+    def __init__(self, paths: tuple[Path, ...], *, name: str, options: ReadOptions) -> None:
+        self.paths = paths
+        self.path = str(paths[0])
+        self.name = name
+        self.damage = Damage()
+        self.warnings: list[str] = []
+        self.rate = Fraction(options.image_rate_fps).limit_denominator(1001)
+        self._clip = clip_of(options.start_s, options.duration_s, begin_s=Fraction(0))
+        self._range = self._wanted()
+        self.end_s = self._clip.end_s
+        self.container: InputContainer = open_container(self.path)
+        stream = self.container.streams.video[0]
+        self._codec = stream.codec_context.name
+        self._lane = Lane(
+            stream,
+            position=0,
+            name=name,
+            damage=self.damage,
+            deinterlace=options.deinterlace,
+            threads=1,
+            rate=self.rate,
+        )
+        try:
+            first = self._lane.describe(_decode(paths[0], self._codec))
+        except BaseException:
+            self.container.close()
+            raise
+        self.offset_s = max(self._clip.start_s or 0, Fraction(0)) and self._kept[0] / self.rate
+        self.tracks = (VideoTrack(self._info(first), stream, first),)
+        self._pool = ThreadPoolExecutor(decoder_threads(), thread_name_prefix="images")
+
+    @property
+    def streams(self) -> tuple[StreamInfo, ...]:
+        """The one video stream."""
+        return (self.tracks[0].info,)
+
+    def frames(self, copy: Callable[[Any], None]) -> Iterator[Frame]:
+        """Yields the frames in order; ``copy`` is never called.
+
+        Raises:
+            UnsupportedFormat: An image has another size or pixel format than the first.
+        """
+        trim = Trim(self._clip, streams=1)
+        for number, image in self._decoded():
+            if self._is_after_hole(number):
+                self._lane.cut_next()
+            try:
+                picture = image.result()
+            except (DecodeError, OpenError) as error:
+                self._lane.missed(number)
+                self.warnings.append(str(error))
+                continue
+            picture.pts = number
+            for frame in self._lane.accept(picture):
+                yield from trim.video(frame)
+        for frame in self._lane.finish():
+            yield from trim.video(frame)
+
+    def close(self) -> None:
+        """Releases the images. Idempotent."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.container.close()
+
+    def _wanted(self) -> range:
+        """Returns the images to decode: those of the clip and two before."""
+        start = -(-(self._clip.start_s or Fraction(0)) * self.rate // 1)
+        end = len(self.paths) if self._clip.end_s is None else -(-self._clip.end_s * self.rate // 1)
+        self._kept = range(int(start), min(len(self.paths), int(end)))
+        if not self._kept:
+            start_s, length_s = float(self._clip.start_s or 0), float(len(self.paths) / self.rate)
+            raise ConfigError(
+                f"{self.name} has {len(self.paths)} images, {length_s:g} s at {float(self.rate):g} frames/s: "
+                f"nothing lies at or after {start_s:g} s"
+            )
+        return range(max(0, self._kept.start - LEAD_IN), self._kept.stop)
+
+    def _decoded(self) -> Iterator[tuple[int, Future[av.VideoFrame]]]:
+        """Yields numbers and pictures to come, a few decoded ahead."""
+        ahead: deque[tuple[int, Future[av.VideoFrame]]] = deque()
+        for number in self._range:
+            ahead.append((number, self._pool.submit(_decode, self.paths[number], self._codec)))
+            if len(ahead) > decoder_threads():
+                yield ahead.popleft()
+        yield from ahead
+
+    def _is_after_hole(self, number: int) -> bool:
+        if number == 0:
+            return False
+        here, before = (
+            int("".join(c for c in self.paths[n].stem if c.isdigit()) or 0) for n in (number, number - 1)
+        )
+        return here != before + 1
+
+    def _info(self, first: av.VideoFrame) -> StreamInfo:
+        return StreamInfo(
+            position=0,
+            codec=self._codec,
+            pix_fmt=first.format.name,
+            geometry=geometry_of(first),
+            time_base=1 / self.rate,
+            rate_fps=self.rate,
+            frames=len(self._kept),
+            duration_s=float(len(self._kept) / self.rate),
+        )
+
+
+def _decode(path: Path, codec: str) -> av.VideoFrame:
+    """Decodes an image file.
+
+    Raises:
+        OpenError: It is not there or not readable.
+        DecodeError: It cannot be decoded.
+    """
+    check_file(str(path))
+    try:
+        context = cast(av.VideoCodecContext, CodecContext.create(codec, "r"))
+        frames = context.decode(av.Packet(path.read_bytes())) + context.decode(None)
+    except (av.error.FFmpegError, OSError):
+        frames = []
+    if frames:
+        return frames[0]
+    return _decode_by_container(path)  # named like the others, but of another kind
+
+
+def _decode_by_container(path: Path) -> av.VideoFrame:
+    try:
+        with open_container(str(path)) as container:
+            return next(container.decode(video=0))
+    except (av.error.FFmpegError, OSError, StopIteration) as error:
+        raise DecodeError(f"the image {path} cannot be decoded; it is damaged or cut short") from error

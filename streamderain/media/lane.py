@@ -1,0 +1,270 @@
+"""One video stream on its way from packets to frames."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, cast
+
+import av
+
+from streamderain.errors import UnsupportedFormat
+from streamderain.frame import Frame
+from streamderain.media.clock import Timeline
+from streamderain.media.damage import Damage, Gap
+from streamderain.media.deinterlace import Deinterlacer
+from streamderain.media.pixels import component_planes, working_format
+
+ONE_PACKET_ONE_PICTURE = {
+    "h264",
+    "hevc",
+    "mpeg2video",
+    "mjpeg",
+    "prores",
+    "dnxhd",
+    "ffv1",
+    "png",
+    "vp9",
+    "libdav1d",
+}
+"""Decoders whose every packet holds one picture that is shown: one that does not come is lost."""
+
+PENDING_AT_MOST = 512
+"""Packets whose picture is awaited; more than any decoder holds back."""
+
+DEFAULT_RATE = Fraction(25)
+
+Packet = Any
+
+
+@dataclass(slots=True)
+class _Due:
+    """What is known of a frame while it is inside the deinterlacer."""
+
+    pts: int
+    cut: bool
+
+
+class Lane:
+    """Decodes one video stream, repairs its times and counts what is broken.
+
+    Args:
+        stream: The stream, of an open container.
+        position: Its place among the source's video streams, from 0.
+        name: The source's name for messages.
+        damage: Where broken stretches are recorded.
+        deinterlace: Make interlaced frames progressive.
+        threads: Threads the deinterlacer and conversions may use.
+        rate: Frames per second that set the time base (numbered images); None for the stream's own.
+    """
+
+    def __init__(
+        self,
+        stream: av.VideoStream,
+        *,
+        position: int,
+        name: str,
+        damage: Damage,
+        deinterlace: bool,
+        threads: int,
+        rate: Fraction | None = None,
+    ) -> None:
+        self.stream = stream
+        self.position = position
+        self.time_base = 1 / rate if rate else stream.time_base or Fraction(1, 1000)
+        self.rate = rate or stream.average_rate or stream.guessed_rate or stream.base_rate
+        self.packets = 0
+        self.decoded = 0
+        self.interlaced = 0
+        self.first_s: Fraction | None = None
+        self._name = name
+        self._damage = damage
+        self._deinterlace = deinterlace
+        self._threads = threads
+        self.timeline = Timeline(1 / (self.rate or DEFAULT_RATE) / self.time_base, self.time_base)
+        self._tracked = stream.codec_context.name in ONE_PACKET_ONE_PICTURE
+        self._pending: set[int] = set()
+        self._spoilt: set[int] = set()
+        self._kind: tuple[int, int, str] | None = None
+        self._deinterlacer: Deinterlacer | None = None
+        self._due: deque[_Due] = deque()
+        self._index = 0
+        self._last_s: float | None = None
+        self._failed = 0
+        self._cut = False
+
+    def decode(self, packet: Packet | None) -> list[av.VideoFrame]:
+        """Decodes a packet, or drains the decoder when it is None; broken ones give nothing, and count."""
+        if packet is not None:
+            self.packets += 1
+            self._await(packet)
+        frames: list[av.VideoFrame] = []
+        try:
+            frames = self.stream.codec_context.decode(packet)
+        except av.error.EOFError:
+            pass
+        except (av.error.FFmpegError, OSError):
+            self._failed += 1
+        self.decoded += len(frames)
+        return frames
+
+    def accept(self, picture: av.VideoFrame) -> Iterator[Frame]:
+        """Turns a decoded picture into the frames that become ready: one, an earlier one when deinterlacing.
+
+        Raises:
+            UnsupportedFormat: Its size or pixel format differ from those before, or it is interlaced.
+        """
+        self._check_kind(picture)
+        lost = self._lost_before(picture)
+        pause = picture.pts is not None and self.timeline.is_pause(picture.pts)
+        pts = self.timeline.place(picture.pts)
+        time_s = float(pts * self.time_base)
+        if self.first_s is None:
+            self.first_s = pts * self.time_base
+        if lost:
+            reason = f"{lost} {'frame' if lost == 1 else 'frames'} could not be decoded"
+            self._damage.lost(Gap(self.position, self._last_s, time_s, reason), lost)
+        broken = picture.is_corrupt or picture.pts in self._spoilt
+        if broken:
+            reason = "decoded from broken data, kept"
+            self._damage.concealed(Gap(self.position, self._last_s, time_s, reason))
+        self._spoilt.discard(cast(int, picture.pts))
+        self._due.append(_Due(pts, bool(self._cut or pause or lost or broken)))
+        self._cut = broken  # nor may the next frame lean on a broken one
+        self._last_s = time_s
+        yield from map(self._frame, self._progressive(picture))
+
+    def missed(self, pts: int) -> None:
+        """Counts a picture that was decoded elsewhere and failed."""
+        self._failed += 1
+        if self._tracked:
+            self._pending.add(pts)
+
+    def cut_next(self) -> None:
+        """Keeps temporal windows from spanning the frames before and after this moment."""
+        self._cut = True
+
+    def finish(self) -> Iterator[Frame]:
+        """Yields the frames still inside the deinterlacer, and records what was lost at the very end."""
+        if self._deinterlacer is not None:
+            yield from map(self._frame, self._deinterlacer.push(None))
+        lost = len(self._pending) if self._tracked else 0
+        lost = lost if self._failed else 0
+        if lost or self._failed:
+            reason = f"{max(lost, 1)} frames or more could not be decoded"
+            self._damage.lost(Gap(self.position, self._last_s, None, reason), max(lost, 1))
+        self._pending.clear()
+        self._failed = 0
+
+    def notes(self) -> list[str]:
+        """Returns what the user should know of this stream once it is read."""
+        notes = []
+        video = f"video {self.position}"
+        if self.timeline.invented:
+            rate = float(self.rate or DEFAULT_RATE)
+            notes.append(
+                f"{video}: {self.timeline.invented} frames have no time; counted on at {rate:g} frames/s"
+            )
+        if self.timeline.repaired:
+            notes.append(
+                f"{video}: {self.timeline.repaired} frames had a time not after the one before; moved on"
+            )
+        if self.interlaced and not self._deinterlace:
+            notes.append(
+                f"{video}: {self.interlaced} frames in the middle are interlaced, derained as they are; "
+                "pass --deinterlace to make them progressive first"
+            )
+        return notes
+
+    def describe(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """Returns the first decoded picture as the frames of this lane will look.
+
+        Raises:
+            UnsupportedFormat: It is interlaced and that was not asked for, or of a kind that is not handled.
+        """
+        if picture.interlaced_frame:
+            self._refuse_interlaced()
+        if self._deinterlace:
+            pts, base = picture.pts, picture.time_base
+            filters = Deinterlacer(picture, self._threads)
+            sample = [*filters.push(picture), *filters.push(None)][0]
+            picture.pts, sample.pts = pts, pts
+            picture.time_base = sample.time_base = base or self.time_base
+            picture = sample
+        return self._converted(picture)
+
+    def _refuse_interlaced(self) -> None:
+        if not self._deinterlace:
+            raise UnsupportedFormat(
+                f"{self._name}, video {self.position}: the video is interlaced, or flagged so. Pass "
+                "--deinterlace (ReadOptions.deinterlace) to turn it into progressive frames first"
+            )
+
+    def _await(self, packet: Packet) -> None:
+        """Remembers whose picture is to come, and whether its packet was flagged as broken."""
+        if packet.pts is None or packet.is_discard:
+            return
+        if packet.is_corrupt:
+            self._spoilt.add(packet.pts)
+        if self._tracked:
+            self._pending.add(packet.pts)
+            if len(self._pending) > PENDING_AT_MOST:
+                self._pending.remove(min(self._pending))
+
+    def _lost_before(self, picture: av.VideoFrame) -> int:
+        """Returns how many pictures that should have come before this one did not."""
+        failed, self._failed = self._failed, 0
+        if not self._tracked or picture.pts is None:
+            return failed
+        missing = {pts for pts in self._pending if pts < picture.pts}
+        self._pending -= missing
+        self._pending.discard(picture.pts)
+        self._failed = failed if failed and not missing else 0
+        at_start = (
+            self._last_s is None and not failed
+        )  # pictures that lean on ones before the first are not shown
+        return 0 if at_start or picture.interlaced_frame else len(missing)
+
+    def _check_kind(self, picture: av.VideoFrame) -> None:
+        """Refuses a change of size or pixel format: the encoder and the engine are made for one of each."""
+        kind = (picture.width, picture.height, picture.format.name)
+        if self._kind is None:
+            self._kind = kind
+        if picture.interlaced_frame:
+            self.interlaced += 1
+        if kind == self._kind:
+            return
+        before, after = (f"{width}x{height} {pix_fmt}" for width, height, pix_fmt in (self._kind, kind))
+        time_s = "an unknown time" if picture.pts is None else f"{float(picture.pts * self.time_base):.3f} s"
+        raise UnsupportedFormat(
+            f"{self._name}, video {self.position}: the picture changes from {before} to {after} at frame "
+            f"{self._index} ({time_s}). Split the file there and derain its parts one by one"
+        )
+
+    def _progressive(self, picture: av.VideoFrame) -> list[av.VideoFrame]:
+        if not self._deinterlace:
+            return [picture]
+        if self._deinterlacer is None:
+            self._deinterlacer = Deinterlacer(picture, self._threads)
+        return self._deinterlacer.push(picture)
+
+    def _converted(self, picture: av.VideoFrame) -> av.VideoFrame:
+        target = working_format(picture.format.name)
+        return picture if target is None else picture.reformat(format=target, threads=self._threads)
+
+    def _frame(self, picture: av.VideoFrame) -> Frame:
+        picture = self._converted(picture)
+        due = self._due.popleft()
+        picture.pts, picture.time_base = due.pts, self.time_base
+        index, self._index = self._index, self._index + 1
+        return Frame(
+            picture=picture,
+            planes=component_planes(picture),
+            stream=self.position,
+            index=index,
+            pts=due.pts,
+            time_base=self.time_base,
+            cut=due.cut,
+        )

@@ -1,0 +1,207 @@
+"""Opening files, pipes and addresses, with one clear error for everything that can be wrong with them."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+from av.container import InputContainer
+
+from streamderain.errors import DecodeError, MediaError, OpenError, UnsupportedFormat
+
+STANDARD_INPUT = "-"
+NETWORK_TIMEOUT_S = 10.0
+
+_ADDRESS = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_TEXT_FORMATS = {"tty", "bin", "xbin", "idf", "adf"}
+_MOV = {".mp4", ".mov", ".m4v", ".3gp", ".qt"}
+_TEXT_SHARE = 0.97
+
+
+def is_address(source: str) -> bool:
+    """Returns whether a source is a URL rather than a path."""
+    return _ADDRESS.match(source) is not None
+
+
+def redact(text: str) -> str:
+    """Returns a text with the user names and passwords of its URLs left out."""
+    return _CREDENTIALS.sub("***@", text)
+
+
+def is_pipe(path: str) -> bool:
+    """Returns whether a source can be read only once, from front to back."""
+    return path == STANDARD_INPUT and not _standard_input_is_a_file()
+
+
+def display_name(path: str) -> str:
+    """Returns the name of a source for messages and reports: never a password."""
+    return "standard input" if path == STANDARD_INPUT else redact(path)
+
+
+def open_container(path: str) -> InputContainer:
+    """Opens a file, ``-`` for standard input, or a URL.
+
+    Raises:
+        OpenError: It is not there, cannot be read, or is nothing that could be decoded.
+    """
+    name = display_name(path)
+    if path != STANDARD_INPUT and not is_address(path):
+        check_file(path)
+    try:
+        container = av.open(_target(path), timeout=_timeout(path), metadata_errors="replace")
+    except (av.error.FFmpegError, OSError) as error:
+        raise _explained(path, name, error) from error
+    if container.format.name in _TEXT_FORMATS:
+        container.close()
+        raise OpenError(f"{name} is text, not a video or a picture")
+    return container
+
+
+def check_file(path: str) -> None:
+    """Looks at a path before FFmpeg does, which blocks on a FIFO and says little about the rest.
+
+    Raises:
+        OpenError: Nothing there, a folder, a device, a FIFO, empty, or not readable.
+    """
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        if Path(path).is_symlink():
+            raise OpenError(f"{path} is a link to {Path(path).readlink()}, which is not there") from error
+        if isinstance(error, PermissionError):
+            raise OpenError(f"{path} is in a folder that may not be read; check its permissions") from error
+        raise OpenError(f"{path} is not there; check the name (now in {Path.cwd()})") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise OpenError(f"{path} is a folder; name a file, or give the folder as the source of a run")
+    if stat.S_ISFIFO(found.st_mode):
+        raise OpenError(f"{path} is a FIFO; pass it to standard input: streamderain run - < {path}")
+    if not stat.S_ISREG(found.st_mode):
+        raise OpenError(f"{path} is a device or socket, not a file")
+    if found.st_size == 0:
+        raise OpenError(f"{path} is empty (0 bytes); the recording or download never began")
+    if not os.access(path, os.R_OK):
+        raise OpenError(f"{path} may not be read by this user; check its permissions")
+
+
+def nothing_decoded(path: str, container: InputContainer, *, encrypted: bool) -> MediaError:
+    """Returns the error for a source that opened but gave no picture."""
+    name = display_name(path)
+    if encrypted:
+        return UnsupportedFormat(f"{name} is encrypted (DRM); streamderain needs an unprotected copy")
+    if is_pipe(path) and "mp4" in container.format.name:
+        return OpenError(_pipe_needs_index(name))
+    codecs = ", ".join(sorted({s.codec_context.name for s in container.streams.video if s.codec_context}))
+    return DecodeError(
+        f"{name} opened as {container.format.name}, but no picture of it can be decoded "
+        f"({codecs or 'unknown codec'}). The file is damaged or ends before its first whole picture; "
+        "copy it again from the recorder, or repair it"
+    )
+
+
+def no_video(path: str, container: InputContainer) -> OpenError:
+    """Returns the error for a source without a video stream."""
+    name = display_name(path)
+    if container.streams.video:
+        return OpenError(f"{name} has sound and a cover picture, but no video")
+    if container.streams.audio:
+        return OpenError(f"{name} has sound but no video")
+    if len(container.streams) == 0:
+        return OpenError(f"{name} holds no streams at all; its recording never began")
+    return OpenError(f"{name} has no video stream")
+
+
+def _target(path: str) -> str:
+    if path == STANDARD_INPUT:
+        return "file:/dev/stdin" if _standard_input_is_a_file() else "pipe:0"
+    return path if is_address(path) else f"file:{path}"  # the prefix keeps "12:30.mp4" from being a protocol
+
+
+def _timeout(path: str) -> tuple[float, float] | None:
+    return (NETWORK_TIMEOUT_S, NETWORK_TIMEOUT_S) if is_address(path) else None
+
+
+def _standard_input_is_a_file() -> bool:
+    """Returns whether standard input was redirected from a file, which can then be sought in."""
+    try:
+        return stat.S_ISREG(os.fstat(sys.__stdin__.fileno()).st_mode) if sys.__stdin__ else False
+    except (OSError, ValueError):
+        return False
+
+
+def _explained(path: str, name: str, error: Exception) -> OpenError:
+    """Returns what is wrong with a source that FFmpeg did not open."""
+    if isinstance(error, PermissionError):
+        return OpenError(f"{name} may not be read by this user; check its permissions")
+    if is_address(path):
+        return OpenError(f"{name} cannot be opened: {_reason(error)}. Check the address and the network")
+    if is_pipe(path):
+        return OpenError(
+            f"{name} brings nothing that can be read as video ({_reason(error)}). {_pipe_needs_index(name)}"
+        )
+    target = Path("/dev/stdin" if path == STANDARD_INPUT else path)
+    with target.open("rb") as file:
+        head = file.read(4096)
+        if _is_mov(head, target):
+            return OpenError(_mov_trouble(name, file))
+    if _is_text(head):
+        return OpenError(f"{name} is text, not a video or a picture")
+    return OpenError(
+        f"{name} is not a video or picture of any known kind ({_reason(error)}). "
+        "Check that it was copied completely and is what its name says"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Returns FFmpeg's words without the number and the name that may hold a password."""
+    return str(getattr(error, "strerror", None) or type(error).__name__).lower()
+
+
+def _pipe_needs_index(name: str) -> str:
+    return (
+        f"An mp4 or mov whose index lies at its end cannot be read from {name}: save it to a file first, "
+        "or pipe Matroska, MPEG-TS or an mp4 made with -movflags +faststart"
+    )
+
+
+def _is_mov(head: bytes, path: Path) -> bool:
+    return head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free") or (
+        path.suffix.lower() in _MOV and head[4:8].isalpha()
+    )
+
+
+def _mov_trouble(name: str, file: BinaryIO) -> str:
+    if b"moov" in _atoms(file):
+        return f"{name} is an mp4 or mov whose index (moov) is broken; repair it, or copy it again"
+    return (
+        f"{name} is an mp4 or mov without its index (moov): the recording was not finished, or the file was "
+        "not copied to its end. Copy it again; a recovery tool such as untrunc can often rebuild the index"
+    )
+
+
+def _atoms(file: BinaryIO) -> list[bytes]:
+    """Returns the names of the whole top-level atoms of an mp4."""
+    end = file.seek(0, os.SEEK_END)
+    names: list[bytes] = []
+    position = 0
+    while position + 8 <= end and len(names) < 10_000:
+        file.seek(position)
+        header = file.read(16)
+        size = int.from_bytes(header[:4], "big")
+        if size == 1:
+            size = int.from_bytes(header[8:16], "big")
+        if size < 8 or position + size > end:
+            break
+        names.append(header[4:8])
+        position += size
+    return names
+
+
+def _is_text(head: bytes) -> bool:
+    printable = sum(byte >= 32 or byte in (9, 10, 13) for byte in head)
+    return b"\0" not in head and printable >= _TEXT_SHARE * len(head)

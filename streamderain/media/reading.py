@@ -1,0 +1,287 @@
+"""One pass through an open container: packets in order, decoded or copied."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, cast
+
+import av
+from av.stream import Disposition
+
+from streamderain.errors import UnsupportedFormat
+from streamderain.media.clock import Continuity
+from streamderain.media.damage import Damage
+from streamderain.media.lane import Lane
+from streamderain.media.opening import display_name, is_pipe, no_video, nothing_decoded, open_container
+from streamderain.media.trim import Item, Trim
+from streamderain.options import ReadOptions
+
+LOOK_AHEAD_BYTES = 64 << 20
+"""Compressed data kept while each stream's first picture is sought; one without is left out then."""
+
+READ_ERRORS_AT_MOST = 8
+"""Read errors in a row, without a packet between them, after which the source counts as ended."""
+
+OVERRUN_S = Fraction(10)
+"""How far past the end of a clip the slowest stream is waited for."""
+
+COPIED = ("audio", "subtitle", "data", "attachment")
+DECODER_THREADS_AT_MOST = 8
+
+Packet = Any
+
+
+@dataclass(slots=True)
+class _Read:
+    """What was read ahead: a packet, or the end of a stream, with its pictures where already decoded."""
+
+    stream_index: int
+    packet: Packet | None
+    pictures: list[av.VideoFrame] | None
+
+
+def is_cover(stream: Any) -> bool:
+    """Returns whether a video stream is an attached picture rather than a video."""
+    return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
+
+
+def decoder_threads() -> int:
+    """Returns how many threads a decoder gets: half the cores; engine and encoder want theirs too."""
+    return min(DECODER_THREADS_AT_MOST, max(2, len(os.sched_getaffinity(0)) // 2))
+
+
+class Reading:
+    """An open container being read from front to back.
+
+    Args:
+        path: What was opened.
+        options: How to read it.
+
+    Raises:
+        MediaError: It cannot be opened, or holds no video that can be decoded.
+    """
+
+    def __init__(self, path: str, options: ReadOptions) -> None:
+        self.path = path
+        self.container = open_container(path)
+        self.damage = Damage()
+        self.warnings: list[str] = []
+        self.repaired_packets = 0
+        self._options = options
+        self._ahead: deque[_Read] = deque()
+        self._packets = self._demux()
+        self._ended = False
+        self._last_dts: dict[int, int] = {}
+        self.ends_s: dict[int, Fraction] = {}
+        self.continuity = Continuity()
+        self.was_moved = False
+        try:
+            self.lanes = self._make_lanes()
+            self.firsts = self._look_ahead()
+        except BaseException:
+            self.container.close()
+            raise
+
+    def _make_lanes(self) -> list[Lane]:
+        streams = [stream for stream in self.container.streams.video if not is_cover(stream)]
+        if not streams:
+            raise no_video(self.path, self.container)
+        if any(stream.disposition & Disposition.dependent for stream in streams):
+            raise UnsupportedFormat(
+                f"{display_name(self.path)} is made of tiles (HEIC); convert it to PNG or JPEG first"
+            )
+        decodable = [stream for stream in streams if stream.codec_context is not None]
+        for stream in decodable:
+            stream.codec_context.thread_count = decoder_threads()
+            stream.thread_type = cast(Any, "AUTO")
+        return [self._lane(stream, position) for position, stream in enumerate(decodable)]
+
+    def _lane(self, stream: av.VideoStream, position: int) -> Lane:
+        return Lane(
+            stream,
+            position=position,
+            name=display_name(self.path),
+            damage=self.damage,
+            deinterlace=self._options.deinterlace,
+            threads=decoder_threads(),
+        )
+
+    def _look_ahead(self) -> dict[int, av.VideoFrame]:
+        """Decodes until every video stream has given a picture; keeps what was read for ``items``.
+
+        Returns:
+            The first picture of each video stream, by stream index.
+        """
+        lanes = {lane.stream.index: lane for lane in self.lanes}
+        firsts: dict[int, av.VideoFrame] = {}
+        encrypted = False
+        size = 0
+        for packet in self._packets:
+            index = packet.stream_index
+            lane = lanes.get(index)
+            waiting = lane is not None and index not in firsts
+            encrypted = encrypted or (waiting and packet.has_sidedata("encryption_info"))
+            if encrypted:
+                break
+            pictures = lane.decode(packet) if lane is not None and waiting else None
+            if pictures:
+                firsts[index] = pictures[0]
+            self._ahead.append(_Read(index, packet, pictures))
+            size += packet.size
+            if len(firsts) == len(lanes) or size > LOOK_AHEAD_BYTES:
+                break
+        else:
+            self._ended = True
+        if self._ended:
+            for index, lane in lanes.items():
+                if index not in firsts and (pictures := lane.decode(None)):
+                    firsts[index] = pictures[0]
+                    self._ahead.append(_Read(index, None, pictures))
+        if not firsts:
+            raise nothing_decoded(self.path, self.container, encrypted=encrypted)
+        self._leave_out(firsts)
+        return firsts
+
+    def _leave_out(self, firsts: dict[int, av.VideoFrame]) -> None:
+        """Drops video streams that gave no picture, and closes ranks."""
+        for lane in [lane for lane in self.lanes if lane.stream.index not in firsts]:
+            self.warnings.append(
+                f"video {lane.position} ({lane.stream.codec_context.name}) gave no picture and is left out"
+            )
+            self.lanes.remove(lane)
+        for position, lane in enumerate(self.lanes):
+            lane.position = position
+
+    def seek(self, to_s: Fraction) -> None:
+        """Goes to a keyframe at or before a time; everything read so far is forgotten.
+
+        Raises:
+            FFmpegError: The container cannot.
+        """
+        lane = self.lanes[0]
+        self.container.seek(int(to_s / lane.time_base), stream=lane.stream)
+        self._packets.close()
+        self._packets = self._demux()
+        self._ahead.clear()
+        self._ended = False
+        self.damage = Damage()
+        self.continuity = Continuity()
+        self.was_moved = True
+        self._last_dts.clear()
+        self.lanes = [self._lane(lane.stream, lane.position) for lane in self.lanes]
+
+    def items(self, trim: Trim) -> Iterator[Item]:
+        """Yields frames and packets to copy, in the order of the container, until the end or the clip's."""
+        by_index = {lane.stream.index: lane for lane in self.lanes}
+        for read in self._reads():
+            if read.packet is not None and self._is_over(read.packet, trim):
+                break
+            lane = by_index.get(read.stream_index)
+            if lane is not None:
+                yield from self._decoded(read, lane, trim)
+            elif read.packet is not None:
+                yield from self._copied(read.packet, trim)
+        for lane in self.lanes:
+            yield from self._drained(lane, trim)
+        yield from trim.finish()
+
+    def _decoded(self, read: _Read, lane: Lane, trim: Trim) -> Iterator[Item]:
+        if read.packet is not None:
+            self._note_end(read.packet)
+        if lane.position in trim.done:
+            return
+        pictures = lane.decode(read.packet) if read.pictures is None else read.pictures
+        yield from self._accept(lane, pictures, trim)
+
+    def _drained(self, lane: Lane, trim: Trim) -> Iterator[Item]:
+        """Yields what a stream's decoder and deinterlacer still hold."""
+        if lane.position not in trim.done:
+            yield from self._accept(lane, lane.decode(None), trim)
+        if lane.position not in trim.done:
+            for frame in lane.finish():
+                yield from trim.video(frame)
+
+    def _accept(self, lane: Lane, pictures: list[av.VideoFrame], trim: Trim) -> Iterator[Item]:
+        for picture in pictures:
+            for frame in lane.accept(picture):
+                yield from trim.video(frame)
+
+    def _reads(self) -> Iterator[_Read]:
+        while self._ahead:
+            yield self._ahead.popleft()
+        for packet in self._packets:
+            yield _Read(packet.stream_index, packet, None)
+        self._ended = True
+
+    @property
+    def reached_end(self) -> bool:
+        """Whether the container was read to its end."""
+        return self._ended and not self._ahead
+
+    def _is_over(self, packet: Packet, trim: Trim) -> bool:
+        """Returns whether nothing that is still to come belongs to the clip."""
+        end_s = trim.clip.end_s
+        if end_s is None or packet.dts is None:
+            return False
+        if packet.dts * packet.time_base > end_s + OVERRUN_S:
+            return True
+        sounds = self.container.streams.audio
+        lanes_done = all(lane.position in trim.done for lane in self.lanes)
+        return lanes_done and all(trim.is_done(s.index) or s.index not in self._last_dts for s in sounds)
+
+    def _copied(self, packet: Packet, trim: Trim) -> Iterator[Item]:
+        stream = packet.stream
+        if stream.type == "video":
+            if is_cover(stream):
+                packet.pts = packet.dts = 0
+                yield packet
+            return
+        if stream.type not in COPIED or not self._with_times(packet):
+            return
+        self._note_end(packet)
+        yield from trim.packet(packet)
+
+    def _with_times(self, packet: Packet) -> bool:
+        """Makes a copied packet's times acceptable to a muxer; returns whether it has any."""
+        kind, index = packet.stream.type, packet.stream_index
+        last = self._last_dts.get(index)
+        if packet.dts is None:
+            packet.dts = packet.pts if packet.pts is not None else last
+        if packet.dts is None:
+            return False
+        if packet.pts is None:
+            packet.pts = packet.dts
+        least = None if last is None else last + (1 if kind == "audio" else 0)
+        if least is not None and packet.dts < least:
+            packet.dts = least
+            self.repaired_packets += 1
+        packet.pts = max(packet.pts, packet.dts)
+        self._last_dts[index] = packet.dts
+        return True
+
+    def _note_end(self, packet: Packet) -> None:
+        if packet.pts is not None:
+            end_s = (packet.pts + (packet.duration or 0)) * packet.time_base
+            index = packet.stream_index
+            self.ends_s[index] = max(self.ends_s.get(index, end_s), end_s)
+
+    def _demux(self) -> Generator[Packet]:
+        """Yields packets that hold data; goes on after read errors as long as anything comes."""
+        errors = 0
+        while True:
+            try:
+                for packet in self.container.demux():
+                    if packet.size:
+                        errors = 0
+                        self.continuity.mend(packet)
+                        yield packet
+                return
+            except (av.error.FFmpegError, OSError) as error:
+                errors += 1
+                if errors >= READ_ERRORS_AT_MOST or is_pipe(self.path):
+                    self.damage.cut_short(f"reading stopped early: {getattr(error, 'strerror', error)}")
+                    return

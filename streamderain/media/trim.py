@@ -1,0 +1,164 @@
+"""Cutting a piece out of a source (``-ss``, ``-t``), to the frame and with the sound in sync."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from streamderain.frame import Frame
+
+LEAD_IN = 2
+"""Frames before the cut that are given to the temporal window and not written."""
+
+HELD_AT_MOST = 48
+"""Frames of other streams that wait for the first stream's first frame; then they wait no longer."""
+
+FINEST_S = Fraction(1, 2000)
+
+Packet = Any
+Item = Frame | Packet
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A piece of a source, in seconds of the source's own clock.
+
+    Attributes:
+        start_s: Where it begins; None for the beginning, with all times left as they are.
+        end_s: Where it ends; None for the end.
+    """
+
+    start_s: Fraction | None
+    end_s: Fraction | None
+
+
+def clip_of(start_s: float, duration_s: float | None, *, begin_s: Fraction) -> Clip:
+    """Returns the piece that ``-ss`` and ``-t`` ask for in a source whose first timestamp is ``begin_s``."""
+    start = _exact(start_s)
+    end = None if duration_s is None else begin_s + start + _exact(duration_s)
+    return Clip(begin_s + start if start else None, end)
+
+
+def _exact(seconds: float) -> Fraction:
+    """Returns the simple fraction a float stands for: 0.1 + 0.2 is 3/10."""
+    return Fraction(seconds).limit_denominator(1_000_000)
+
+
+class Trim:
+    """Passes on the items inside a clip, their times moved so that the result starts at zero.
+
+    The first kept frame of the first video stream becomes zero. In every other stream the same time is taken
+    off, rounded once to that stream's own units, so that no two times can fall together.
+    """
+
+    def __init__(self, clip: Clip, *, streams: int) -> None:
+        self.clip = clip
+        self.offset_s: Fraction | None = Fraction(0) if clip.start_s is None else None
+        self.done: set[int] = set()
+        self._lead_in: list[deque[Frame]] = [deque(maxlen=LEAD_IN) for _ in range(streams)]
+        self._begun = [clip.start_s is None] * streams
+        self._held: deque[Item] = deque()
+        self._held_frames = 0
+
+    def video(self, frame: Frame) -> Iterator[Item]:
+        """Takes a frame; yields what is now known to belong to the clip, in order."""
+        time_s = frame.pts * frame.time_base
+        start_s = self.clip.start_s if self.offset_s is None else self.offset_s
+        if start_s is not None and not self._begun[frame.stream] and time_s < start_s - _slack(frame):
+            self._lead_in[frame.stream].append(frame)
+        elif self.clip.end_s is not None and time_s >= self.clip.end_s - _slack(frame):
+            self.done.add(frame.stream)
+        elif self.offset_s is None and frame.stream != 0 and self._held_frames < HELD_AT_MOST:
+            self._held.append(frame)
+            self._held_frames += 1
+        else:
+            if self.offset_s is None:
+                self.offset_s = time_s
+                yield from self._release()
+            yield from self._begin(frame)
+
+    def packet(self, packet: Packet) -> Iterator[Item]:
+        """Takes a packet of a copied stream; yields what is now known to belong to the clip."""
+        if self.clip.start_s is None and self.clip.end_s is None:
+            yield packet
+        elif self.offset_s is None:
+            if self._end_s(packet) > (self.clip.start_s or 0):
+                self._held.append(packet)
+        elif self._inside(packet):
+            yield self._moved(packet)
+
+    def finish(self) -> Iterator[Item]:
+        """Yields what waited for a first stream that has nothing inside the clip."""
+        if self.offset_s is None and self._held_frames:
+            first = next(item for item in self._held if isinstance(item, Frame))
+            self.offset_s = first.pts * first.time_base
+            yield from self._release()
+
+    def _release(self) -> Iterator[Item]:
+        held, self._held = self._held, deque()
+        for item in held:
+            yield from self.video(item) if isinstance(item, Frame) else self.packet(item)
+
+    def _begin(self, frame: Frame) -> Iterator[Frame]:
+        if not self._begun[frame.stream]:
+            self._begun[frame.stream] = True
+            for lead in self._lead_in[frame.stream]:
+                lead.emit = False
+                yield self._shifted(lead)
+            self._lead_in[frame.stream].clear()
+        yield self._shifted(frame)
+
+    def _shifted(self, frame: Frame) -> Frame:
+        if self.offset_s:
+            frame.pts -= round(self.offset_s / frame.time_base)
+            frame.picture.pts = frame.pts
+        return frame
+
+    def _inside(self, packet: Packet) -> bool:
+        """Returns whether a packet belongs to the clip; a subtitle also where only its end does."""
+        if packet.pts is None:
+            return packet.dts is None or packet.dts * packet.time_base >= (self.offset_s or 0)
+        time_s = packet.pts * packet.time_base
+        if self.clip.end_s is not None and time_s >= self.clip.end_s:
+            self.done_with(packet)
+            return False
+        if self.clip.start_s is None:
+            return True
+        begun_before = packet.stream.type == "subtitle" and self._end_s(packet) > (self.offset_s or 0)
+        return time_s >= (self.offset_s or 0) or bool(begun_before)
+
+    def done_with(self, packet: Packet) -> None:
+        """Notes that a copied stream has reached the end of the clip."""
+        self.done.add(-1 - packet.stream_index)
+
+    def is_done(self, stream_index: int) -> bool:
+        """Returns whether a copied stream has reached the end of the clip."""
+        return -1 - stream_index in self.done
+
+    @staticmethod
+    def _end_s(packet: Packet) -> Fraction:
+        time = packet.pts if packet.pts is not None else packet.dts
+        if time is None:
+            return Fraction(0)
+        return Fraction((time + (packet.duration or 0)) * packet.time_base)
+
+    def _moved(self, packet: Packet) -> Packet:
+        units = round((self.offset_s or Fraction(0)) / packet.time_base)
+        if not units:
+            return packet
+        if packet.pts is not None:
+            packet.pts -= units
+        if packet.dts is not None:
+            packet.dts -= units
+        if packet.pts is not None and packet.pts < 0 and packet.stream.type == "subtitle":
+            packet.duration = max(0, (packet.duration or 0) + packet.pts)
+            packet.pts = packet.dts = 0
+        return packet
+
+
+def _slack(frame: Frame) -> Fraction:
+    """Returns how far a coarse time base may have rounded the frame's time away from what was asked for."""
+    return min(frame.time_base / 2, FINEST_S)
