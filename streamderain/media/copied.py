@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import av
@@ -55,6 +56,30 @@ class Verbatim:
         return (packet,)
 
 
+class Pinned:
+    """A cover picture as an attachment: how Matroska holds one.
+
+    Args:
+        source: The cover's stream.
+        data: The picture, a whole file of its kind.
+    """
+
+    def __init__(self, source: Any, data: bytes) -> None:
+        self.source = source
+        self._data = data
+
+    def board(self, container: OutputContainer) -> Any:
+        """Adds the attachment, under the source's name for it."""
+        codec = self.source.codec_context.name
+        name = self.source.metadata.get("filename", "cover.jpg" if codec == "mjpeg" else f"cover.{codec}")
+        kind = "image/jpeg" if codec == "mjpeg" else f"image/{codec}"
+        return container.add_attachment(name, self.source.metadata.get("mimetype", kind), self._data)
+
+    def packets(self, packet: av.Packet[Any]) -> Sequence[av.Packet[Any]]:
+        """Nothing: the picture is in the header."""
+        return ()
+
+
 class Reworded:
     """Rewrites text subtitles in a codec the target holds; text and times stay, styles may not.
 
@@ -98,7 +123,12 @@ class Reworded:
 
 
 def choose_passengers(
-    streams: Sequence[Any], muxer: str, video: Sequence[av.VideoStream], options: dict[str, str]
+    streams: Sequence[Any],
+    muxer: str,
+    *,
+    video: Sequence[av.VideoStream],
+    options: dict[str, str],
+    path: str,
 ) -> tuple[list[Passenger], list[str]]:
     """Tries every copied stream against the real muxer.
 
@@ -107,6 +137,7 @@ def choose_passengers(
         muxer: FFmpeg's name of the container format.
         video: Streams of the open encoders.
         options: Muxer options.
+        path: The source's file, for cover pictures that become attachments.
 
     Returns:
         The streams that fit, as the target will hold them, and warnings that name the others.
@@ -116,7 +147,9 @@ def choose_passengers(
     for stream in streams:
         if _is_remade(stream):
             continue
-        passenger = next((p for p in _guises(stream) if fits([*taken, p], muxer, video, options)), None)
+        passenger = next(
+            (p for p in _guises(stream, muxer, path) if fits([*taken, p], muxer, video, options)), None
+        )
         if passenger is None:
             warnings.append(
                 f"{muxer} cannot hold {describe(stream)}: it is left out (.mkv holds nearly everything)"
@@ -154,7 +187,7 @@ def dress(stream: Any, source: Any, *, keep_statistics: bool) -> None:
     metadata = dict(source.metadata)
     if not keep_statistics:
         metadata = {k: v for k, v in metadata.items() if not k.startswith(STATISTICS)}
-    stream.metadata.update(metadata)
+    stream.metadata.update({**metadata, **stream.metadata})
     stream.disposition = int(source.disposition)
 
 
@@ -167,11 +200,32 @@ def describe(stream: Any) -> str:
     return f"{kind} stream {stream.index} ({codec or 'unknown'}{language})"
 
 
-def _guises(stream: Any) -> list[Passenger]:
+def _guises(stream: Any, muxer: str, path: str) -> list[Passenger]:
+    if stream.disposition & Disposition.attached_pic:
+        return _cover_guises(stream, muxer, path)
     guises: list[Passenger] = [Verbatim(stream)]
     if stream.type == "subtitle" and stream.codec_context is not None and stream.codec_context.codec.text_sub:
         guises += [Reworded(stream, codec) for codec in _TEXT_CODECS]
     return guises
+
+
+def _cover_guises(stream: Any, muxer: str, path: str) -> list[Passenger]:
+    if muxer == "matroska":
+        data = _cover_bytes(stream, path)
+        return [Pinned(stream, data)] if data else []
+    # Others take the stream as a video track and forget that it is a cover.
+    return [Verbatim(stream)] if muxer in ("mp4", "ipod") else []
+
+
+def _cover_bytes(stream: Any, path: str) -> bytes:
+    """The picture of a cover stream; empty where the source cannot be read twice (a pipe)."""
+    if not Path(path).is_file():
+        return b""
+    try:
+        with av.open(f"file:{path}") as container:
+            return bytes(next(p for p in container.demux(container.streams[stream.index]) if p.size))
+    except (av.error.FFmpegError, OSError, StopIteration):
+        return b""
 
 
 def _is_remade(stream: Any) -> bool:

@@ -33,8 +33,17 @@ MOV_FAMILY = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v")
 """Formats of FFmpeg's mov muxer, which have edit lists and so times before zero."""
 
 
-def muxer_options(muxer: str) -> dict[str, str]:
-    """Options every file of this format is written with."""
+def muxer_options(muxer: str, *, cover: bool = False) -> dict[str, str]:
+    """Options every file of this format is written with.
+
+    Args:
+        muxer: FFmpeg's name of the format.
+        cover: Whether a cover picture is among the streams.
+    """
+    if muxer in MOV_FAMILY and cover:
+        # A fragmented file gets an empty video track beside the cover, which players stumble over. The price
+        # of a plain one: it cannot be read if the process is killed.
+        return {}
     if muxer in MOV_FAMILY:
         return {
             # Readable after a kill, an ordinary file after a clean end. Without delay_moov the muxer moves
@@ -121,7 +130,7 @@ class ContainerOutlet:
             MediaError: The write failed otherwise.
             EncodeError: The format refuses the packet.
         """
-        if packet.stream not in self._copied or (packet.dts is None and packet.pts is None):
+        if packet.stream not in self._copied or not packet.size:
             return
         stream, passenger, order = self._copied[packet.stream]
         with self._lock:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import av
+from av.stream import Disposition
 
 from streamderain.errors import ConfigError, OpenError
 from streamderain.media.choice import Choice, choose, image_codec
@@ -197,7 +198,9 @@ class _Opening:
         self._say_changes(target, choices, encoders)
         video = [encoder.stream for encoder in encoders]
         options, late_s = self._muxer_options(target, encoders)
-        passengers, missing = choose_passengers(self._source.copied, target.muxer, video, options)
+        passengers, missing = choose_passengers(
+            self._source.copied, target.muxer, video=video, options=options, path=self._source.path
+        )
         self._say(target, missing)
         self._say_late(target, passengers, late_s)
         sink: Sink = (
@@ -246,11 +249,11 @@ class _Opening:
         self, target: Target, encoders: Sequence[VideoEncoder]
     ) -> tuple[dict[str, str], Fraction]:
         """Muxer options, and seconds by which they move times; warns of tags that do not come back."""
-        options = muxer_options(target.muxer)
+        options = muxer_options(target.muxer, cover=self._has_cover())
         lost = self._rehearsed(target, encoders, options)
         if target.muxer in MOV_FAMILY and lost[0].metadata:
             # Tags beyond the classic ones; not by default, since fewer players read them there.
-            all_tags = {**options, "movflags": options["movflags"] + "+use_metadata_tags"}
+            all_tags = {**options, "movflags": options.get("movflags", "") + "+use_metadata_tags"}
             more = self._rehearsed(target, encoders, all_tags)
             if len(more[0].metadata) < len(lost[0].metadata):
                 options, lost = all_tags, more
@@ -261,8 +264,11 @@ class _Opening:
         if target.muxer not in MOV_FAMILY:
             late_s = max(late_s, _early_s(self._source, passengers))
         if late_s > 0:
-            late = f"all streams begin {float(late_s) * 1000:.4g} ms later, in sync"
+            late = f"all streams begin {float(late_s) * 1000:.4g} ms later"
             self._say(target, [f"{target.muxer} has no times before zero: {late}"])
+
+    def _has_cover(self) -> bool:
+        return any(stream.disposition & Disposition.attached_pic for stream in self._source.copied)
 
     def _rehearsed(
         self, target: Target, encoders: Sequence[VideoEncoder], options: Mapping[str, str]

@@ -71,7 +71,8 @@ class Order:
         if packet.dts is None:
             packet.dts = packet.pts
         if packet.dts is None:
-            return
+            # A cover picture: it has no time, and muxers want one.
+            packet.pts = packet.dts = 0
         tick = round(packet.dts * packet.time_base / time_base)
         if self._last is not None and tick < self._last + self._strict:
             self.moved += 1
