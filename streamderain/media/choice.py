@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import av
 from av.codec.codec import PixFmtLoss
@@ -27,6 +27,7 @@ from streamderain.media.codecs import (
     quiet,
 )
 from streamderain.media.sink import Nowhere
+from streamderain.media.source import VideoTrack
 from streamderain.options import EncodeOptions
 
 BT709, FULL, LIMITED, PQ = 1, 2, 1, 16
@@ -38,9 +39,6 @@ _REAL_LOSS = (
     PixFmtLoss.COLORSPACE,
     PixFmtLoss.CHROMA,
 )
-
-if TYPE_CHECKING:
-    from streamderain.media.source import VideoTrack
 
 _FIXED = {"gif": "gif", "apng": "apng", "webp": "libwebp_anim"}
 _IMAGES = {

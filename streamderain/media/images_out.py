@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ class ImageOutlet:
     """Writes every packet into a file of its own, each whole before it gets its name.
 
     Args:
-        place: Gives the path of picture number n, from 0.
+        place: Gives the path of a picture from its number, from 0, and its pts.
         limit: How many pictures the target holds; None for any number.
         overwrite: Whether existing files may be replaced.
         name: Name of the target, for messages.
@@ -30,7 +31,7 @@ class ImageOutlet:
 
     def __init__(
         self,
-        place: Callable[[int], Path],
+        place: Callable[[int, int], Path],
         *,
         limit: int | None,
         overwrite: bool,
@@ -43,8 +44,13 @@ class ImageOutlet:
         self._overwrite = overwrite
         self._lock = threading.Lock()
         self._written: list[Path] = []
+        self._times: deque[int] = deque()
         self._done = False
         self._folder = _made(folder, name)
+
+    def note(self, pts: int) -> None:
+        """Takes the pts of a frame before its packet comes."""
+        self._times.append(pts)
 
     def mux(self, packets: Sequence[av.Packet[Any]]) -> None:
         """Writes encoded pictures.
@@ -91,9 +97,9 @@ class ImageOutlet:
         if self._limit is not None and number >= self._limit:
             raise EncodeError(
                 f"{self.name} holds one picture and the source has more; "
-                f"name a folder (frames/), a pattern (frames/%06d{self._place(0).suffix}) or a video file"
+                "name a folder (frames/), a pattern (frames/%06d.png) or a video file"
             )
-        path = self._place(number)
+        path = self._place(number, self._times.popleft())
         file = PartialFile(path, overwrite=self._overwrite)
         try:
             try:

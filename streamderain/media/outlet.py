@@ -7,7 +7,7 @@ import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import av
 from av.sidedata.sidedata import Type as SideType
@@ -16,13 +16,15 @@ from streamderain.errors import EncodeError
 from streamderain.media.choice import side_data
 from streamderain.media.copied import Passenger, dress
 from streamderain.media.encoder import VideoEncoder
+from streamderain.media.images import ImageSequence
 from streamderain.media.sink import Sink
+from streamderain.media.source import FileSource, VideoTrack
 from streamderain.media.timing import Order, Retimer, lent
 
-if TYPE_CHECKING:
-    from streamderain.media.source import FileSource, VideoTrack
-
 _T = TypeVar("_T")
+
+MediaSource = FileSource | ImageSequence
+"""What outputs are opened for."""
 
 _NONSTRICT = 0x20000
 """AVFMT_TS_NONSTRICT: the muxer takes equal decoding times."""
@@ -81,7 +83,7 @@ class ContainerOutlet:
         sink: Sink,
         *,
         muxer: str,
-        source: FileSource,
+        source: MediaSource,
         encoders: Sequence[VideoEncoder],
         passengers: Sequence[Passenger],
         options: Mapping[str, str],
@@ -165,7 +167,7 @@ class ContainerOutlet:
                 self._lock.release()
 
     def _start(
-        self, source: FileSource, encoders: Sequence[VideoEncoder], passengers: Sequence[Passenger]
+        self, source: MediaSource, encoders: Sequence[VideoEncoder], passengers: Sequence[Passenger]
     ) -> None:
         self._container.metadata.update(file_metadata(source))
         trimmed = source.offset_s != 0 or source.end_s is not None
@@ -225,12 +227,12 @@ class ContainerOutlet:
         return result
 
 
-def file_metadata(source: FileSource) -> dict[str, str]:
+def file_metadata(source: MediaSource) -> dict[str, str]:
     """The source's tags, without those that describe its container."""
     return {k: v for k, v in source.container.metadata.items() if k not in _MADE_BY_MUXER}
 
 
-def chapters(source: FileSource) -> list[Any]:
+def chapters(source: MediaSource) -> list[Any]:
     """The source's chapters, moved and cut to what is kept of it."""
     kept = []
     for chapter in source.container.chapters():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import av
 from av.stream import Disposition
@@ -19,10 +19,12 @@ from streamderain.media.choice import Choice, choose, image_codec
 from streamderain.media.codecs import EncoderSettings, check_encoder_options, settle
 from streamderain.media.copied import Passenger, choose_passengers, describe
 from streamderain.media.encoder import VideoEncoder
+from streamderain.media.images import ImageSequence
 from streamderain.media.images_out import ImageOutlet
 from streamderain.media.outlet import (
     MOV_FAMILY,
     ContainerOutlet,
+    MediaSource,
     chapters,
     display_matrix,
     file_metadata,
@@ -31,9 +33,6 @@ from streamderain.media.outlet import (
 from streamderain.media.rehearsal import Lost, rehearse
 from streamderain.media.sink import PartialFile, Sink, StandardOutput
 from streamderain.options import EncodeOptions
-
-if TYPE_CHECKING:
-    from streamderain.media.source import FileSource
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
@@ -123,7 +122,7 @@ def check_targets(source_paths: Sequence[str | Path], targets: Sequence[str], op
 
 
 def open_outputs(
-    source: FileSource, targets: Sequence[str], options: EncodeOptions
+    source: MediaSource, targets: Sequence[str], options: EncodeOptions
 ) -> tuple[list[MediaOutput], list[str]]:
     """Opens encoders and targets: encoders are really opened, headers really tried.
 
@@ -163,7 +162,7 @@ def open_outputs(
 class _Opening:
     """Opens targets one by one, sharing encoders."""
 
-    def __init__(self, source: FileSource, options: EncodeOptions) -> None:
+    def __init__(self, source: MediaSource, options: EncodeOptions) -> None:
         self.warnings: list[str] = []
         self._source = source
         self._options = options
@@ -175,21 +174,29 @@ class _Opening:
                 f"{target.text}: images hold one video stream and {self._source.name} has "
                 f"{len(self._source.tracks)}; write to .mkv or .mp4"
             )
-        suffix = target.path.suffix if target.kind != "folder" else ".png"
+        info = self._source.tracks[0].info
+        if target.kind == "still" and info.rate_fps is not None and info.frames != 1:
+            raise ConfigError(
+                f"{target.text} holds one picture and {self._source.name} is a video; "
+                "name a folder (frames/), a pattern (frames/%06d.png) or a video file"
+            )
+        suffix = _image_suffix(target, self._source)
+        place = _place(target, self._source, suffix)
+        _check_folder(target, place, overwrite=self._options.overwrite)
         choice = choose(self._source.tracks[0], "image2", options, codec=image_codec(suffix))
-        _, outlets = self._encoders([choice], follow_size=True)
+        encoders, outlets = self._encoders([choice], follow_size=True)
         self._say(target, choice.warnings)
         left = [describe(stream) for stream in self._source.copied]
         self._say(target, [f"images hold no other streams: {', '.join(left)} left out"] if left else [])
-        outlets.append(
-            ImageOutlet(
-                _place(target, suffix),
-                limit=1 if target.kind == "still" else None,
-                overwrite=self._options.overwrite,
-                name=target.text,
-                folder=target.path if target.kind == "folder" else None,
-            )
+        outlet = ImageOutlet(
+            place,
+            limit=1 if target.kind == "still" else None,
+            overwrite=self._options.overwrite,
+            name=target.text,
+            folder=target.path if target.kind == "folder" else None,
         )
+        outlets.append(outlet)
+        encoders[0].listeners.append(outlet.note)
 
     def add_container(self, target: Target) -> None:
         choices = [choose(track, target.muxer, self._options) for track in self._source.tracks]
@@ -322,7 +329,7 @@ class _Opening:
             )
 
 
-def _early_s(source: FileSource, passengers: Sequence[Passenger]) -> Fraction:
+def _early_s(source: MediaSource, passengers: Sequence[Passenger]) -> Fraction:
     """How long before zero a copied stream begins: the silent first packet of AAC, mostly.
 
     Containers do not tell (an mp4 gives 0 as the stream's start), so the first packets are looked at.
@@ -344,19 +351,44 @@ def _early_s(source: FileSource, passengers: Sequence[Passenger]) -> Fraction:
     return early
 
 
-def _settled(target: Target, source: FileSource) -> Target:
+def _settled(target: Target, source: MediaSource) -> Target:
     """A still picture written to .webp is an image; a video makes an animation."""
     if target.muxer == "webp" and source.tracks[0].info.rate_fps is None:
         return Target(target.text, "still", target.path)
     return target
 
 
-def _place(target: Target, suffix: str) -> Callable[[int], Path]:
+def _place(target: Target, source: MediaSource, suffix: str) -> Callable[[int, int], Path]:
+    """Gives the path of a picture from its number and its pts.
+
+    In a folder, pictures made of image files keep their names; others are numbered from 1.
+    """
     if target.kind == "still":
-        return lambda number: target.path
+        return lambda number, pts: target.path
     if target.kind == "pattern":
-        return lambda number: target.path.with_name(target.path.name % (number + 1))
-    return lambda number: target.path / f"{number + 1:06d}{suffix}"
+        return lambda number, pts: target.path.with_name(target.path.name % (number + 1))
+    if isinstance(source, ImageSequence):
+        names = [path.stem for path in source.paths]
+        time_base = source.tracks[0].info.time_base
+        return lambda number, pts: (
+            target.path / (f"{names[round((pts * time_base + source.offset_s) * source.rate)]}{suffix}")
+        )
+    return lambda number, pts: target.path / f"{number + 1:06d}{suffix}"
+
+
+def _image_suffix(target: Target, source: MediaSource) -> str:
+    if target.kind != "folder":
+        return target.path.suffix
+    own = Path(source.path).suffix
+    return own if isinstance(source, ImageSequence) and own.lower() in (*IMAGE_SUFFIXES, ".webp") else ".png"
+
+
+def _check_folder(target: Target, place: Callable[[int, int], Path], *, overwrite: bool) -> None:
+    first = place(0, 0)
+    if target.kind in ("folder", "pattern") and first.exists() and not overwrite:
+        raise ConfigError(
+            f"{first} exists; choose another folder, or add --overwrite to replace its pictures"
+        )
 
 
 def _seconds(clock: Fraction) -> str:
@@ -408,8 +440,7 @@ def _check_not_source(target: Target, source_paths: Sequence[str | Path]) -> Non
 
 def _check_existing(target: Target, *, overwrite: bool) -> None:
     if target.kind in ("folder", "pattern"):
-        _check_numbered(target, overwrite=overwrite)
-        return
+        return  # Looked at again once the names of the pictures are known.
     if not target.path.exists():
         return
     if not target.path.is_file():
@@ -418,17 +449,3 @@ def _check_existing(target: Target, *, overwrite: bool) -> None:
         )
     if not overwrite:
         raise ConfigError(f"{target.text} exists; choose another name, or add --overwrite to replace it")
-
-
-def _check_numbered(target: Target, *, overwrite: bool) -> None:
-    """Refuses where earlier pictures of the same names lie: the first of them is looked for."""
-    if overwrite:
-        return
-    if target.kind == "pattern":
-        first = target.path.with_name(target.path.name % 1)
-    else:
-        first = target.path / "000001.png"
-    if first.exists():
-        raise ConfigError(
-            f"{first} exists; choose another folder, or add --overwrite to replace its pictures"
-        )
