@@ -1,8 +1,12 @@
-"""What was found broken in a source while it was read."""
+"""What was found broken in a source while it was read.
+
+FFmpeg tells of broken pictures only with some codecs: its H.264, MPEG-2, MPEG-4, MJPEG, ProRes, FFV1 and PNG
+decoders do, its HEVC, VP9 and AV1 decoders hide most of it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 TEXTS_AT_MOST = 20
 """A report names this many gaps and counts the rest."""
@@ -14,15 +18,25 @@ class Gap:
 
     Attributes:
         stream: Position of the video stream.
-        from_s: Time of the last good frame before it in seconds; None where there was none.
-        to_s: Time of the first frame after it in seconds; None at the end of the stream.
-        reason: What happened, in words.
+        from_s: Time of the last frame before it in seconds; None where there was none.
+        to_s: Time of the frame that ends it in seconds; None at the end of the stream.
+        frames: How many frames are lost or broken.
+        kept: Whether they are part of the result, decoded from broken data.
     """
 
     stream: int
     from_s: float | None
     to_s: float | None
-    reason: str
+    frames: int
+    kept: bool = False
+
+    @property
+    def reason(self) -> str:
+        """What happened, in words."""
+        count = "1 frame" if self.frames == 1 else f"{self.frames} frames"
+        if self.kept:
+            return f"{count} decoded from broken data and kept"
+        return f"{count} could not be decoded"
 
     def __str__(self) -> str:
         start = "the beginning" if self.from_s is None else f"{self.from_s:.3f} s"
@@ -35,21 +49,27 @@ class Damage:
     """Everything lost or broken in a source; true when there was anything.
 
     Attributes:
-        skipped_frames: Frames that the source holds but the decoder could not give.
-        concealed_frames: Frames that were decoded from broken data, and are part of the result.
-        gaps: Where that was.
+        gaps: The broken stretches, those that touch joined into one.
         truncated: Whether the source ends before its own header says.
         ending: How it ends early, in words; empty unless truncated.
     """
 
-    skipped_frames: int = 0
-    concealed_frames: int = 0
     gaps: list[Gap] = field(default_factory=list)
     truncated: bool = False
     ending: str = ""
 
     def __bool__(self) -> bool:
         return bool(self.gaps) or self.truncated
+
+    @property
+    def skipped_frames(self) -> int:
+        """Frames that the source holds but the decoder could not give."""
+        return sum(gap.frames for gap in self.gaps if not gap.kept)
+
+    @property
+    def concealed_frames(self) -> int:
+        """Frames that were decoded from broken data and are part of the result."""
+        return sum(gap.frames for gap in self.gaps if gap.kept)
 
     def texts(self) -> list[str]:
         """Returns one line per gap, and one for an early end."""
@@ -58,26 +78,19 @@ class Damage:
             lines.append(f"and {len(self.gaps) - TEXTS_AT_MOST} more places like these")
         return [*lines, self.ending] if self.truncated else lines
 
-    def lost(self, gap: Gap, frames: int) -> None:
-        """Counts frames that are missing from the result."""
-        self.skipped_frames += frames
-        self._add(gap)
+    def add(self, gap: Gap) -> None:
+        """Records a gap; one that touches the last is joined to it, so that memory stays flat."""
+        last = self.gaps[-1] if self.gaps else None
+        if last and (last.stream, last.to_s, last.kept) == (gap.stream, gap.from_s, gap.kept) and last.to_s:
+            self.gaps[-1] = replace(last, to_s=gap.to_s, frames=last.frames + gap.frames)
+        else:
+            self.gaps.append(gap)
 
-    def concealed(self, gap: Gap) -> None:
-        """Counts one frame that was decoded from broken data."""
-        self.concealed_frames += 1
-        self._add(gap)
+    def forget_before(self, start_s: float) -> None:
+        """Drops what lies before a cut: it is no part of the result."""
+        self.gaps = [gap for gap in self.gaps if gap.to_s is None or gap.to_s >= start_s]
 
     def cut_short(self, ending: str) -> None:
         """Records that the source ends too early."""
         self.truncated = True
         self.ending = self.ending or ending
-
-    def _add(self, gap: Gap) -> None:
-        """Joins gaps that touch, so that a long broken stretch stays one line and memory stays flat."""
-        last = self.gaps[-1] if self.gaps else None
-        touching = last and last.stream == gap.stream and last.to_s is not None and last.to_s == gap.from_s
-        if last and touching and last.reason == gap.reason:
-            self.gaps[-1] = Gap(gap.stream, last.from_s, gap.to_s, gap.reason)
-        else:
-            self.gaps.append(gap)

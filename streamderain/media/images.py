@@ -53,7 +53,8 @@ class ImageSequence:
     """Yields numbered images as the frames of one video; nothing is copied beside them.
 
     Images are decoded a few ahead, in parallel. One that cannot be decoded is skipped, which leaves a gap in
-    the times, and recorded in ``damage``; a hole in the numbers is no gap in the times, but no window spans it.
+    the times, and recorded in ``damage``; a hole in the numbers leaves none, but no window
+    spans it.
 
     Args:
         paths: The images in order.
@@ -96,9 +97,15 @@ class ImageSequence:
         except BaseException:
             self.container.close()
             raise
-        self.offset_s = max(self._clip.start_s or 0, Fraction(0)) and self._kept[0] / self.rate
+        self._trim = Trim(self._clip, streams=1)
         self.tracks = (VideoTrack(self._info(first), stream, first),)
         self._pool = ThreadPoolExecutor(decoder_threads(), thread_name_prefix="images")
+
+    @property
+    def offset_s(self) -> Fraction:
+        """What is subtracted from every time: that of the first kept frame."""
+        known = self._trim.offset_s
+        return self._kept.start / self.rate if known is None else known
 
     @property
     def streams(self) -> tuple[StreamInfo, ...]:
@@ -111,7 +118,6 @@ class ImageSequence:
         Raises:
             UnsupportedFormat: An image has another size or pixel format than the first.
         """
-        trim = Trim(self._clip, streams=1)
         for number, image in self._decoded():
             if self._is_after_hole(number):
                 self._lane.cut_next()
@@ -119,13 +125,16 @@ class ImageSequence:
                 picture = image.result()
             except (DecodeError, OpenError) as error:
                 self._lane.missed(number)
-                self.warnings.append(str(error))
+                if number in self._kept:
+                    self.warnings.append(str(error))
                 continue
             picture.pts = number
             for frame in self._lane.accept(picture):
-                yield from trim.video(frame)
+                if number == self._kept.start:
+                    self.damage.forget_before(float(self._clip.start_s or 0))
+                yield from self._trim.video(frame)
         for frame in self._lane.finish():
-            yield from trim.video(frame)
+            yield from self._trim.video(frame)
 
     def close(self) -> None:
         """Releases the images. Idempotent."""

@@ -123,13 +123,11 @@ class Lane:
         time_s = float(pts * self.time_base)
         if self.first_s is None:
             self.first_s = pts * self.time_base
-        if lost:
-            reason = f"{lost} {'frame' if lost == 1 else 'frames'} could not be decoded"
-            self._damage.lost(Gap(self.position, self._last_s, time_s, reason), lost)
         broken = picture.is_corrupt or picture.pts in self._spoilt
+        if lost:
+            self._damage.add(Gap(self.position, self._last_s, time_s, lost))
         if broken:
-            reason = "decoded from broken data, kept"
-            self._damage.concealed(Gap(self.position, self._last_s, time_s, reason))
+            self._damage.add(Gap(self.position, self._last_s, time_s, 1, kept=True))
         self._spoilt.discard(cast(int, picture.pts))
         self._due.append(_Due(pts, bool(self._cut or pause or lost or broken)))
         self._cut = broken  # nor may the next frame lean on a broken one
@@ -150,11 +148,9 @@ class Lane:
         """Yields the frames still inside the deinterlacer, and records what was lost at the very end."""
         if self._deinterlacer is not None:
             yield from map(self._frame, self._deinterlacer.push(None))
-        lost = len(self._pending) if self._tracked else 0
-        lost = lost if self._failed else 0
-        if lost or self._failed:
-            reason = f"{max(lost, 1)} frames or more could not be decoded"
-            self._damage.lost(Gap(self.position, self._last_s, None, reason), max(lost, 1))
+        if self._failed:
+            lost = len(self._pending) if self._tracked else self._failed
+            self._damage.add(Gap(self.position, self._last_s, None, max(lost, 1)))
         self._pending.clear()
         self._failed = 0
 

@@ -15,7 +15,6 @@ from av.container import InputContainer
 
 from streamderain.errors import ConfigError
 from streamderain.frame import Frame, StreamInfo
-from streamderain.media.damage import Damage
 from streamderain.media.ending import early_ending
 from streamderain.media.lane import Lane
 from streamderain.media.opening import display_name, is_address, is_pipe
@@ -58,6 +57,7 @@ class FileSource:
         offset_s: What was subtracted from every time; 0 without a start.
         end_s: End of the clip on the source's own clock; None without a length.
         warnings: What the user should know; grows while reading.
+        damage: What was found broken so far.
     """
 
     def __init__(self, path: str, options: ReadOptions) -> None:
@@ -87,17 +87,14 @@ class FileSource:
             self._start_at(clip, clip.start_s)
         self.tracks = self._make_tracks(clip) if self._reading is not reading else self.tracks
         self.offset_s = self._trim.offset_s or Fraction(0)
+        self.damage = self._reading.damage
+        self.damage.forget_before(float(self.offset_s))
         self.copied = tuple(stream for stream in self.container.streams if _is_copied(stream))
 
     @property
     def container(self) -> InputContainer:
         """The open container: its metadata and chapters."""
         return self._reading.container
-
-    @property
-    def damage(self) -> Damage:
-        """What was found broken so far."""
-        return self._reading.damage
 
     @property
     def streams(self) -> tuple[StreamInfo, ...]:
@@ -123,7 +120,10 @@ class FileSource:
         self._conclude()
 
     def close(self) -> None:
-        """Releases the file. Idempotent; may be called while ``frames`` is suspended."""
+        """Releases the file. Idempotent; may be called while ``frames`` is suspended.
+
+        Streams of the container are not to be touched afterwards: FFmpeg has freed them.
+        """
         if self._closed:
             return
         try:
@@ -132,6 +132,7 @@ class FileSource:
             return  # another thread is reading at this moment; closing under it would crash the process
         self._closed = True
         self._primed.clear()
+        self.copied = ()
         self._reading.container.close()
 
     def _start(self, clip: Clip) -> None:
@@ -199,7 +200,7 @@ class FileSource:
                 f"times began anew {reading.continuity.jumps} times (joined files?); they were carried on"
             )
         if reading.reached_end and (ending := early_ending(reading)):
-            reading.damage.cut_short(ending)
+            self.damage.cut_short(ending)
 
 
 def open_source(path: str, options: ReadOptions) -> FileSource:
