@@ -31,6 +31,9 @@ ONE_PACKET_ONE_PICTURE = {
 }
 """Decoders whose every packet holds one picture that is shown: one that does not come is lost."""
 
+RAW_STREAMS = {"h264", "hevc", "vvc", "evc", "m4v", "mpegvideo", "obu", "vc1", "cavsvideo", "avs2", "avs3"}
+"""Demuxers of streams without a container."""
+
 PENDING_AT_MOST = 512
 """Packets whose picture is awaited; more than any decoder holds back."""
 
@@ -45,6 +48,13 @@ class _Due:
 
     pts: int
     cut: bool
+
+
+def _rate_of(stream: av.VideoStream) -> Fraction | None:
+    """Returns frames per second: the average of the whole file, or the codec's own word in a raw stream."""
+    if stream.container.format.name in RAW_STREAMS:  # where the average is FFmpeg's default, 25
+        return stream.guessed_rate or stream.average_rate
+    return stream.average_rate or stream.guessed_rate or stream.base_rate
 
 
 class Lane:
@@ -74,7 +84,7 @@ class Lane:
         self.stream = stream
         self.position = position
         self.time_base = 1 / rate if rate else stream.time_base or Fraction(1, 1000)
-        self.rate = rate or stream.average_rate or stream.guessed_rate or stream.base_rate
+        self.rate = rate or _rate_of(stream)
         self.packets = 0
         self.decoded = 0
         self.interlaced = 0
