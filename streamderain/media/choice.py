@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
-from typing import cast
 
 import av
 from av.codec.codec import PixFmtLoss
-from av.sidedata.sidedata import SideData
-from av.sidedata.sidedata import Type as SideType
 
 from streamderain.errors import ConfigError
 from streamderain.media.codecs import (
@@ -26,6 +22,7 @@ from streamderain.media.codecs import (
     pixel_formats,
     quiet,
 )
+from streamderain.media.hdr import hdr10_of, with_hdr10
 from streamderain.media.sink import Nowhere
 from streamderain.media.source import VideoTrack
 from streamderain.options import EncodeOptions
@@ -92,12 +89,12 @@ def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str 
             "(.mkv holds nearly everything)"
         )
     pix_fmt, loss = (options.pix_fmt, PixFmtLoss.NONE) if options.pix_fmt else choose_pix_fmt(name, source)
-    hdr = _hdr10(track.first)
+    hdr = hdr10_of(track.first)
     warnings = list(_loss_warnings(track, name, pix_fmt, loss))
     if hdr and name not in ("libx265", "libsvtav1"):
         warnings.append(f"{name} cannot hold the HDR10 mastering data of the source: use --codec libx265")
     chosen = _chosen(options)
-    encoding = dict(_with_hdr(name, encoder_options(name, options), hdr))
+    encoding = dict(with_hdr10(name, encoder_options(name, options), hdr))
     if muxer == "avi" and "bf" not in chosen:
         encoding["bf"] = "0"  # AVI has no presentation times: B-frames would come out of order.
     if codec is not None and options.codec not in (None, codec):
@@ -134,7 +131,7 @@ def default_codec(track: VideoTrack, muxer: str) -> str:
         return _webm_codec(track)
     if has_alpha(source) and muxer in ("matroska", "mov"):
         return "ffv1" if muxer == "matroska" else "prores_ks"
-    if (_hdr10(track.first) or _deeper(source)) and muxer_takes(muxer, "libx265"):
+    if (hdr10_of(track.first) or _deeper(source)) and muxer_takes(muxer, "libx265"):
         return "libx265"
     if muxer_takes(muxer, "libx264"):
         return "libx264"
@@ -163,14 +160,6 @@ def muxer_takes(muxer: str, codec: str) -> bool:
         with contextlib.suppress(av.error.FFmpegError, ValueError, OSError):
             container.close()
     return True
-
-
-def side_data(frame: av.VideoFrame) -> dict[SideType, bytes]:
-    """A frame's side data by kind; empty where PyAV has no name for a kind (48-bit TIFF)."""
-    try:
-        return {side.type: bytes(side) for side in cast("Iterator[SideData]", iter(frame.side_data))}
-    except ValueError:
-        return {}
 
 
 def _own_codec(muxer: str) -> str:
@@ -273,52 +262,3 @@ def _chosen(options: EncodeOptions) -> tuple[str, ...]:
     names += ["crf"] if options.crf is not None else []
     names += ["preset"] if options.preset is not None else []
     return tuple(names)
-
-
-@dataclass(frozen=True)
-class _Hdr10:
-    mastering: tuple[int, ...] = ()
-    light: tuple[int, int] | None = None
-
-
-def _hdr10(frame: av.VideoFrame) -> _Hdr10 | None:
-    """Static HDR metadata: chromaticities in 1/50000 and luminance in 1/10000 cd/m2, then light levels."""
-    data = side_data(frame)
-    mastering: tuple[int, ...] = ()
-    if (raw := data.get(SideType.MASTERING_DISPLAY_METADATA)) is not None:
-        numbers = struct.unpack("22i", raw[:88])
-        ratios = [Fraction(n, d or 1) for n, d in zip(numbers[0:20:2], numbers[1:20:2], strict=True)]
-        if numbers[20] and numbers[21]:
-            scales = [50000] * 8 + [10000] * 2
-            mastering = tuple(round(r * s) for r, s in zip(ratios, scales, strict=True))
-    light = None
-    if (raw := data.get(SideType.CONTENT_LIGHT_LEVEL)) is not None:
-        light = struct.unpack("2I", raw[:8])
-    return _Hdr10(mastering, light) if mastering or light else None
-
-
-def _with_hdr(
-    codec: str, options: tuple[tuple[str, str], ...], hdr: _Hdr10 | None
-) -> tuple[tuple[str, str], ...]:
-    """Adds HDR10 static metadata, which encoders take as parameters only."""
-    if hdr is None or codec not in ("libx265", "libsvtav1"):
-        return options
-    parts = []
-    if hdr.mastering:
-        rx, ry, gx, gy, bx, by, wx, wy, low, high = hdr.mastering
-        if codec == "libx265":
-            display = f"G({gx},{gy})B({bx},{by})R({rx},{ry})WP({wx},{wy})L({high},{low})"
-            parts.append(f"master-display={display}")
-        else:
-            g, b, r, w = ((x / 50000, y / 50000) for x, y in ((gx, gy), (bx, by), (rx, ry), (wx, wy)))
-            points = "".join(
-                f"{n}({x:.5f},{y:.5f})" for n, (x, y) in (("G", g), ("B", b), ("R", r), ("WP", w))
-            )
-            parts.append(f"mastering-display={points}L({high / 10000:.4f},{low / 10000:.4f})")
-    if hdr.light is not None:
-        name = "max-cll" if codec == "libx265" else "content-light"
-        parts.append(f"{name}={hdr.light[0]},{hdr.light[1]}")
-    key = "x265-params" if codec == "libx265" else "svtav1-params"
-    given = dict(options)
-    given[key] = ":".join([*filter(None, [given.get(key)]), *parts])
-    return tuple(sorted(given.items()))

@@ -13,9 +13,9 @@ import av
 from av.sidedata.sidedata import Type as SideType
 
 from streamderain.errors import EncodeError
-from streamderain.media.choice import side_data
 from streamderain.media.copied import Passenger, dress
 from streamderain.media.encoder import VideoEncoder
+from streamderain.media.hdr import side_data
 from streamderain.media.images import ImageSequence
 from streamderain.media.sink import Sink
 from streamderain.media.source import FileSource, VideoTrack

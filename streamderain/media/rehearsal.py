@@ -17,8 +17,8 @@ from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideType
 
 from streamderain.errors import EncodeError
-from streamderain.media.choice import side_data
 from streamderain.media.codecs import Colour, EncoderSettings, open_encoder
+from streamderain.media.hdr import side_data
 
 _SIDE = 64
 """Width and height of the rehearsed pictures; nothing that is looked at depends on them."""

@@ -1,22 +1,19 @@
-"""Where results go: what a target's name means, whether it can be written, and the outputs for it."""
+"""Where results go: the encoders and targets of a run, and what has to be said before it starts."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
 
 import av
 from av.stream import Disposition
 
-from streamderain.errors import ConfigError, OpenError
+from streamderain.errors import ConfigError
 from streamderain.media.choice import Choice, choose, image_codec
-from streamderain.media.codecs import EncoderSettings, check_encoder_options, settle
+from streamderain.media.codecs import EncoderSettings, settle
 from streamderain.media.copied import Passenger, choose_passengers, describe
 from streamderain.media.encoder import VideoEncoder
 from streamderain.media.images import ImageSequence
@@ -30,18 +27,15 @@ from streamderain.media.outlet import (
     file_metadata,
     muxer_options,
 )
+from streamderain.media.places import IMAGE_SUFFIXES, Target, check_targets, parse_target
 from streamderain.media.rehearsal import Lost, rehearse
 from streamderain.media.sink import PartialFile, Sink, StandardOutput
 from streamderain.options import EncodeOptions
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+__all__ = ["MediaOutput", "check_targets", "open_outputs"]
 
 _LOOK_AHEAD = 200
 """Packets looked at to find where every audio stream begins."""
-
-_PATTERN = re.compile(r"%0?\d*d")
-
-Kind = Literal["container", "pipe", "folder", "pattern", "still"]
 
 
 _Outlet = ContainerOutlet | ImageOutlet
@@ -53,72 +47,6 @@ class MediaOutput:
 
     encoders: tuple[VideoEncoder, ...]
     outlets: tuple[ContainerOutlet | ImageOutlet, ...]
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a target's name means.
-
-    Attributes:
-        text: As the user wrote it.
-        kind: A container file, standard output, a folder of images, a numbered pattern, or one image.
-        path: Where it lies; links are followed. The current folder for standard output.
-        muxer: FFmpeg's name of the container format; empty for images.
-    """
-
-    text: str
-    kind: Kind
-    path: Path
-    muxer: str = ""
-
-
-def parse_target(text: str) -> Target:
-    """Finds out what a target's name means. Touches nothing.
-
-    Raises:
-        ConfigError: The extension belongs to no format that can be written.
-    """
-    if text == "-":
-        return Target(text, "pipe", Path(), "matroska")
-    # A rename would replace a link and leave what it points to as it was.
-    path = Path(os.path.realpath(text))
-    if _PATTERN.search(path.name):
-        if path.suffix.lower() not in (*IMAGE_SUFFIXES, ".webp"):
-            raise ConfigError(
-                f"{text}: a numbered pattern makes images; end it with .png, .jpg, .tif, .bmp or .webp"
-            )
-        return Target(text, "pattern", path)
-    if text.endswith("/") or path.is_dir():
-        return Target(text, "folder", path)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return Target(text, "still", path)
-    return Target(text, "container", path, _muxer(text, path))
-
-
-def check_targets(source_paths: Sequence[str | Path], targets: Sequence[str], options: EncodeOptions) -> None:
-    """Checks all targets and the encoder's options before anything is opened.
-
-    Args:
-        source_paths: Files and folders that are read; other sources are left out.
-        targets: As the user wrote them.
-        options: How the result is encoded.
-
-    Raises:
-        ConfigError: A target exists, is a source, comes twice or has an unknown extension; or an encoder
-            option does not exist.
-        OpenError: A target's folder is missing or cannot be written to.
-    """
-    if not targets:
-        raise ConfigError("no target: name one with -o, for instance -o out.mp4")
-    parsed = [parse_target(text) for text in targets]
-    for number, target in enumerate(parsed):
-        if target in parsed[:number] or any(_same(target, other) for other in parsed[:number]):
-            raise ConfigError(f"the target {target.text} is given twice")
-        if target.kind != "pipe":
-            _check_place(target)
-            _check_not_source(target, source_paths)
-            _check_existing(target, overwrite=options.overwrite)
-    check_encoder_options(options)
 
 
 def open_outputs(
@@ -393,59 +321,3 @@ def _check_folder(target: Target, place: Callable[[int, int], Path], *, overwrit
 
 def _seconds(clock: Fraction) -> str:
     return f"{float(clock) * 1000:.4g} ms"
-
-
-def _muxer(text: str, path: Path) -> str:
-    try:
-        # Nothing is created before the first packet.
-        with av.open(str(path), "w") as container:
-            name = container.format.name
-            no_file = bool(container.format.flags & 0x1)
-    except (ValueError, av.error.FFmpegError) as error:
-        raise ConfigError(
-            f"{text}: the extension {path.suffix or '(none)'} names no format that can be written; "
-            "try .mp4, .mkv, .mov, .webm, or .png for images"
-        ) from error
-    if no_file or name in ("hls", "dash", "segment", "stream_segment", "ssegment", "tee", "image2"):
-        raise ConfigError(f"{text}: {name} is no single file; try .mp4, .mkv, .mov or .webm")
-    return name
-
-
-def _same(one: Target, other: Target) -> bool:
-    return "pipe" not in (one.kind, other.kind) and one.path == other.path
-
-
-def _check_place(target: Target) -> None:
-    folder = target.path.parent
-    if not folder.is_dir():
-        raise OpenError(f"{target.text}: the folder {folder} does not exist; make it first (mkdir -p)")
-    place = target.path if target.kind == "folder" and target.path.is_dir() else folder
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise OpenError(f"{target.text}: no permission to write into {place}; choose another folder")
-
-
-def _check_not_source(target: Target, source_paths: Sequence[str | Path]) -> None:
-    for source in source_paths:
-        same = Path(os.path.realpath(source)) == target.path
-        # The same file may also go by another name (a hard link, a bind mount).
-        if target.path.exists() and Path(source).exists():
-            same = same or target.path.samefile(source)
-        if target.kind == "pattern":
-            same = same or (Path(source).is_dir() and target.path.parent == Path(os.path.realpath(source)))
-        if same:
-            raise ConfigError(
-                f"the target {target.text} is the source itself ({source}); choose another name"
-            )
-
-
-def _check_existing(target: Target, *, overwrite: bool) -> None:
-    if target.kind in ("folder", "pattern"):
-        return  # Looked at again once the names of the pictures are known.
-    if not target.path.exists():
-        return
-    if not target.path.is_file():
-        raise ConfigError(
-            f"{target.text} is no ordinary file; use - to write to standard output and redirect it"
-        )
-    if not overwrite:
-        raise ConfigError(f"{target.text} exists; choose another name, or add --overwrite to replace it")
