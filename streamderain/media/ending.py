@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import stat
+import os
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import av
 
-from streamderain.media.opening import is_address
+from streamderain.media.opening import is_address, mov_atoms
 
 if TYPE_CHECKING:
     from streamderain.media.reading import Reading
@@ -24,10 +25,12 @@ def early_ending(reading: Reading) -> str:
     """Returns in words how a source that was read to its end is cut short; empty where it is whole."""
     name = reading.container.format.name
     if "mp4" in name:
-        return _missing_frames(reading)
-    if "matroska" in name or name == "avi":
+        return _missing_frames(reading) or _torn(reading, _is_torn_mov)
+    if name == "avi":
+        return _torn(reading, _is_torn_avi)
+    if "matroska" in name:
         return _missing_time(reading)
-    return _torn_packet(reading) if name == "mpegts" else ""
+    return _torn(reading, _is_torn_ts) if name == "mpegts" else ""
 
 
 def _missing_frames(reading: Reading) -> str:
@@ -58,9 +61,34 @@ def _missing_time(reading: Reading) -> str:
     return f"the file ends early: at {float(end_s):.2f} s of the {float(promised_s):.2f} s in its header"
 
 
-def _torn_packet(reading: Reading) -> str:
+def _torn(reading: Reading, is_torn: Callable[[BinaryIO], bool]) -> str:
+    """Looks whether a file, where the source is one, ends inside one of its parts."""
     if is_address(reading.path) or not Path(reading.path).is_file():
         return ""
-    found = Path(reading.path).stat()
-    torn = stat.S_ISREG(found.st_mode) and all(found.st_size % size for size in TS_PACKET_BYTES)
-    return "the file ends early: in the middle of a packet" if torn else ""
+    with Path(reading.path).open("rb") as file:
+        return "the file ends early: in the middle of one of its parts" if is_torn(file) else ""
+
+
+def _is_torn_mov(file: BinaryIO) -> bool:
+    return mov_atoms(file)[1]
+
+
+def _is_torn_avi(file: BinaryIO) -> bool:
+    """Walks over the RIFF parts of an AVI (one per gigabyte)."""
+    end = file.seek(0, os.SEEK_END)
+    position = 0
+    while position + 8 <= end:
+        file.seek(position)
+        header = file.read(8)
+        size = int.from_bytes(header[4:], "little")
+        if (
+            header[:4] != b"RIFF" or size == 0
+        ):  # bytes after the last part, or a recorder that was switched off
+            return False
+        position += 8 + size + size % 2
+    return position > end + 1  # some writers leave out the last padding byte
+
+
+def _is_torn_ts(file: BinaryIO) -> bool:
+    end = file.seek(0, os.SEEK_END)
+    return all(end % size for size in TS_PACKET_BYTES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -71,11 +72,11 @@ def check_file(path: str) -> None:
     """
     try:
         found = Path(path).stat()
+    except PermissionError as error:
+        raise OpenError(f"{path} is in a folder that may not be read; check its permissions") from error
     except OSError as error:
-        if Path(path).is_symlink():
+        if error.errno == errno.ENOENT and Path(path).is_symlink():
             raise OpenError(f"{path} is a link to {Path(path).readlink()}, which is not there") from error
-        if isinstance(error, PermissionError):
-            raise OpenError(f"{path} is in a folder that may not be read; check its permissions") from error
         raise OpenError(f"{path} is not there; check the name (now in {Path.cwd()})") from error
     if stat.S_ISDIR(found.st_mode):
         raise OpenError(f"{path} is a folder; name a file, or give the folder as the source of a run")
@@ -147,10 +148,10 @@ def _explained(path: str, name: str, error: Exception) -> OpenError:
     target = Path("/dev/stdin" if path == STANDARD_INPUT else path)
     with target.open("rb") as file:
         head = file.read(4096)
+        if _is_text(head):
+            return OpenError(f"{name} is text, not a video or a picture")
         if _is_mov(head, target):
             return OpenError(_mov_trouble(name, file))
-    if _is_text(head):
-        return OpenError(f"{name} is text, not a video or a picture")
     return OpenError(
         f"{name} is not a video or picture of any known kind ({_reason(error)}). "
         "Check that it was copied completely and is what its name says"
@@ -176,7 +177,8 @@ def _is_mov(head: bytes, path: Path) -> bool:
 
 
 def _mov_trouble(name: str, file: BinaryIO) -> str:
-    if b"moov" in _atoms(file):
+    names, _ = mov_atoms(file)
+    if b"moov" in names:
         return f"{name} is an mp4 or mov whose index (moov) is broken; repair it, or copy it again"
     return (
         f"{name} is an mp4 or mov without its index (moov): the recording was not finished, or the file was "
@@ -184,22 +186,22 @@ def _mov_trouble(name: str, file: BinaryIO) -> str:
     )
 
 
-def _atoms(file: BinaryIO) -> list[bytes]:
-    """Returns the names of the whole top-level atoms of an mp4."""
+def mov_atoms(file: BinaryIO) -> tuple[list[bytes], bool]:
+    """Returns the names of the whole top-level atoms of an mp4, and whether the last one is cut off."""
     end = file.seek(0, os.SEEK_END)
     names: list[bytes] = []
     position = 0
-    while position + 8 <= end and len(names) < 10_000:
+    while position + 8 <= end and len(names) < 100_000:
         file.seek(position)
         header = file.read(16)
         size = int.from_bytes(header[:4], "big")
         if size == 1:
             size = int.from_bytes(header[8:16], "big")
-        if size < 8 or position + size > end:
-            break
+        if size < 8 or position + size > end:  # a size of 0 means: to the end
+            return names, size >= 8
         names.append(header[4:8])
         position += size
-    return names
+    return names, position < end
 
 
 def _is_text(head: bytes) -> bool:
