@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from streamderain.errors import ConfigError
+from trainer.losses import LOSSES
 
 CONFIGS = Path(__file__).parent / "configs"
 T = TypeVar("T")
@@ -22,7 +23,7 @@ class NetworkConfig:
 
     width: int = 32
     middle_width: int = 64
-    middle_layers: int = 6
+    middle_layers: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +185,9 @@ def _build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
 
 
 def _validate(config: TrainConfig, where: str) -> None:
+    unknown = sorted({name for phase in config.phases for name in phase.losses} - set(LOSSES))
     checks = {
+        f"unknown losses {', '.join(unknown)}; known are {', '.join(LOSSES)}": not unknown,
         "phases must not be empty": bool(config.phases),
         "the last phase must end at 1.0": bool(config.phases) and config.phases[-1].until == 1.0,
         "crop_px must be a multiple of 8, at least 32": config.data.crop_px % 8 == 0

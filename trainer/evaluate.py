@@ -80,10 +80,9 @@ def core_clean(core: Core) -> Clean:
         _, height, width = window.shape
         padded = np.pad(window, ((0, 0), (0, -height % MULTIPLE), (0, -width % MULTIPLE)), mode="edge")
         units = torch.from_numpy(padded.astype(np.float32) / np.float32(255.0))
-        blocks = functional.pixel_unshuffle(units[:, None, None], BLOCK).numpy()
-        inputs: dict[str, Any] = dict(zip(("before1", "current", "after1"), blocks, strict=True))
-        output = torch.from_numpy(core({**inputs, "validity": np.array([validity], np.float32)}))
-        plane = functional.pixel_shuffle(output, BLOCK)[0, 0, :height, :width].numpy()
-        return np.rint(plane * 255.0).astype(np.uint8)
+        blocks = functional.pixel_unshuffle(units[None], BLOCK).numpy()
+        residual = torch.from_numpy(core({"window": blocks, "validity": np.array([validity], np.float32)}))
+        plane = units[1] - functional.pixel_shuffle(residual, BLOCK)[0, 0]
+        return np.rint(plane[:height, :width].clamp(0.0, 1.0).numpy() * 255.0).astype(np.uint8)
 
     return clean

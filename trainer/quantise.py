@@ -1,8 +1,8 @@
 """Int8 for CPUs: post-training quantisation of the exported core with NNCF.
 
 Activations after a ReLU become unsigned, which OpenVINO runs as int8 and TensorRT refuses: this file is for
-CPUs. The subtraction of the residual, the clip and the validity's bias stay in float32, outside int8: the
-picture itself never passes through a quantiser, only what is taken away from it.
+CPUs. The subtraction of the residual is the adapter's, outside int8: the picture itself never passes through
+a quantiser, only what is taken away from it. The validity's bias stays in float32.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn import functional
 from streamderain.nets.fast import BLOCK
 from trainer.batches import Batch
 
-_FRAME_INPUTS = ("before1", "current", "after1")
+_FRAME_INPUTS = ("window",)
 _INPUT_SCALE = np.float32(1.0 / 255.0)
 """Step of the quantised inputs: one 8-bit code, so that 8-bit video enters the network exactly."""
 
@@ -59,10 +59,9 @@ def quantise_core(source: Path, target: Path, batches: Sequence[Batch]) -> None:
 def calibration_items(batches: Sequence[Batch]) -> Iterator[dict[str, NDArray[np.float32]]]:
     """The core's named inputs for every sample of some batches, one at a time."""
     for batch in batches:
-        blocks = functional.pixel_unshuffle(torch.from_numpy(batch.window)[:, :, None], BLOCK).numpy()
-        for frames, validity in zip(blocks, batch.validity, strict=True):
-            item = {name: frames[i][None] for i, name in enumerate(_FRAME_INPUTS)}
-            yield {**item, "validity": validity[None]}
+        blocks = functional.pixel_unshuffle(torch.from_numpy(batch.window), BLOCK).numpy()
+        for window, validity in zip(blocks, batch.validity, strict=True):
+            yield {"window": window[None], "validity": validity[None]}
 
 
 def set_input_scales(model: Any) -> None:

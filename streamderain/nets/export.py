@@ -10,22 +10,23 @@ import torch
 from streamderain.nets.fast import BLOCK, FastNet
 
 OPSET = 18
-INPUT_NAMES = ("before1", "current", "after1", "validity")
-OUTPUT_NAME = "clean"
+INPUT_NAMES = ("window", "validity")
+OUTPUT_NAME = "residual"
 
 
 def export_core(network: FastNet, path: Path) -> None:
     """Write the core as a self-contained ONNX file with dynamic batch, height and width.
 
-    Inputs: ``before1``, ``current``, ``after1``, each (N, 16, h, w) float32 blocks of luma code / 255 with
-    even h and w, and ``validity`` (N, 2) float32. Output: ``clean`` (N, 16, h, w) float32.
+    Inputs: ``window`` (N, 48, h, w) float32, blocks of luma code / 255 of the previous, the current and the
+    next frame, with even h and w, and ``validity`` (N, 2) float32. Output: ``residual`` (N, 16, h, w) float32,
+    the light to take from the current frame, never negative.
 
     Args:
         network: The network, in float32.
         path: Target file.
     """
     network = network.eval()
-    blocks = torch.zeros(2, BLOCK * BLOCK, 24, 32)
+    blocks = torch.zeros(2, 3 * BLOCK * BLOCK, 24, 32)
     validity = torch.ones(2, 2)
     batch = torch.export.Dim("batch", min=1, max=64)
     # Multiples of 2, since the middle of the network halves the blocks once more.
@@ -37,10 +38,10 @@ def export_core(network: FastNet, path: Path) -> None:
         warnings.filterwarnings("ignore", message=".*axis name.*will not be used.*")
         program = torch.onnx.export(
             network,
-            (blocks, blocks.clone(), blocks.clone(), validity),
+            (blocks, validity),
             input_names=list(INPUT_NAMES),
             output_names=[OUTPUT_NAME],
-            dynamic_shapes={"before": plane, "current": plane, "after": plane, "validity": {0: batch}},
+            dynamic_shapes={"window": plane, "validity": {0: batch}},
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

@@ -24,8 +24,8 @@ def load_core(family: str, weights: Path) -> nn.Module:
         weights: A safetensors file with exactly the network's parameters.
 
     Returns:
-        The core: reads the window's frames as (N, block * block, rows, columns) each and ``validity``
-        (N, neighbours), returns the clean current frame, float32 in 0..1.
+        The core: reads the window (N, frames * block * block, rows, columns) and ``validity``
+        (N, neighbours), returns the light to take from the current frame, float32.
 
     Raises:
         ModelError: Unknown family, or weights of another network.

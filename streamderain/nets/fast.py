@@ -40,24 +40,26 @@ class FastNet(nn.Module):
     gradient dies while the residual is still small, and anneals it to 0, which is what evaluation uses.
     """
 
-    def __init__(self, *, width: int = 32, middle_width: int = 64, middle_layers: int = 6) -> None:
+    def __init__(self, *, width: int = 32, middle_width: int = 64, middle_layers: int = 4) -> None:
         super().__init__()
         self.residual_slope = 0.0
         self.head = nn.Conv2d(_FRAMES * _BLOCK_CHANNELS, width, 3, padding=1)
-        self.validity = nn.Linear(_FRAMES - 1, width, bias=False)
         self.down = nn.Conv2d(width, middle_width, 3, stride=2, padding=1)
         self.middle = nn.ModuleList(
             nn.Conv2d(middle_width, middle_width, 3, padding=1) for _ in range(middle_layers)
         )
-        self.up = nn.Conv2d(middle_width, 4 * width, 1)
+        self.up = nn.ConvTranspose2d(middle_width, width, 2, stride=2)
+        self.validity = nn.Linear(_FRAMES - 1, width, bias=False)
         self.merge = nn.Conv2d(width, width, 3, padding=1)
         self.tail = nn.Conv2d(width, _BLOCK_CHANNELS, 3, padding=1)
         self._initialise()
 
     def _initialise(self) -> None:
         """Start near identity: the middle passes its input on, the residual is small but not dead."""
-        for module in (self.head, self.down, self.up, self.merge):
+        for module in (self.head, self.down, self.merge):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        # Every output of the transposed convolution reads each input channel once: stride equals size.
+        nn.init.normal_(self.up.weight, std=(2.0 / self.up.in_channels) ** 0.5)
         for layer in self.middle:
             assert isinstance(layer, nn.Conv2d)
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -71,38 +73,35 @@ class FastNet(nn.Module):
         assert self.tail.bias is not None
         nn.init.zeros_(self.tail.bias)
 
-    def residual_blocks(self, before: Tensor, current: Tensor, after: Tensor, validity: Tensor) -> Tensor:
+    def residual_blocks(self, window: Tensor, validity: Tensor) -> Tensor:
         """Predict the light that rain added, before the slope is applied.
 
         Args:
-            before: Blocks of the previous frame, (N, 16, h, w), float, luma code / 255 in 0..1; h and w even.
-            current: Blocks of the frame to clean, same shape.
-            after: Blocks of the next frame, same shape.
-            validity: (N, 2), float 0 or 1, for (before, after). Where 0 the neighbour is a copy of current.
+            window: Blocks of the previous, the current and the next frame beside each other, (N, 48, h, w),
+                float, luma code / 255 in 0..1; h and w even.
+            validity: (N, 2), float 0 or 1, for (previous, next). Where 0 the neighbour is a copy of current.
 
         Returns:
             Blocks of the raw residual, (N, 16, h, w), unbounded.
         """
-        bias = self.validity(validity)[:, :, None, None]
-        detail = functional.relu(self.head(torch.cat([before, current, after], dim=1)) + bias)
+        detail = functional.relu(self.head(window))
         wide = functional.relu(self.down(detail))
         for layer in self.middle:
             wide = functional.relu(layer(wide))
-        raised = functional.pixel_shuffle(self.up(wide), 2)
-        merged = functional.relu(self.merge(functional.relu(raised + detail)))
+        trust = self.validity(validity)[:, :, None, None]
+        merged = functional.relu(self.merge(functional.relu(self.up(wide) + detail + trust)))
         residual: Tensor = self.tail(merged)
         return residual
 
-    def forward(self, before: Tensor, current: Tensor, after: Tensor, validity: Tensor) -> Tensor:
-        """Clean the middle frame, in blocks: the function that is exported as the *core*.
+    def forward(self, window: Tensor, validity: Tensor) -> Tensor:
+        """The light to take from the middle frame, in blocks: the function that is exported as the *core*.
 
         Args and shapes as in `residual_blocks`.
 
         Returns:
-            Blocks of the clean frame, (N, 16, h, w), in 0..1.
+            Blocks of the residual, (N, 16, h, w), luma code / 255, never negative.
         """
-        residual = self.residual_blocks(before, current, after, validity)
-        return (current - functional.relu(residual)).clamp(0.0, 1.0)
+        return functional.relu(self.residual_blocks(window, validity))
 
     def clean_planes(self, window: Tensor, validity: Tensor, *, bounded: bool = True) -> Tensor:
         """Clean whole luma planes, for training and evaluation.
@@ -111,21 +110,18 @@ class FastNet(nn.Module):
             window: (N, 3, H, W), float, studio-range luma code / 255 in 0..1, frames t-1, t, t+1; H and W
                 multiples of `MULTIPLE`.
             validity: (N, 2), float 0 or 1, for (t-1, t+1).
-            bounded: Apply the hard ReLU and the clip of `forward`; False uses `residual_slope` and no clip,
-                so that every pixel has a gradient.
+            bounded: Apply the hard ReLU of `forward` and clip to 0..1; False uses `residual_slope` and no
+                clip, so that every pixel has a gradient.
 
         Returns:
             (N, 1, H, W) clean luma.
         """
-        before, current, after = (
-            functional.pixel_unshuffle(window[:, i : i + 1], BLOCK) for i in range(_FRAMES)
-        )
+        blocks = functional.pixel_unshuffle(window, BLOCK)
+        current = window[:, 1:2]
         if bounded:
-            blocks = self(before, current, after, validity)
-        else:
-            residual = self.residual_blocks(before, current, after, validity)
-            blocks = current - functional.leaky_relu(residual, self.residual_slope)
-        return functional.pixel_shuffle(blocks, BLOCK)
+            return (current - functional.pixel_shuffle(self(blocks, validity), BLOCK)).clamp(0.0, 1.0)
+        residual = functional.leaky_relu(self.residual_blocks(blocks, validity), self.residual_slope)
+        return current - functional.pixel_shuffle(residual, BLOCK)
 
 
 def multiply_accumulates(network: nn.Module, height: int, width: int) -> int:
@@ -143,14 +139,17 @@ def multiply_accumulates(network: nn.Module, height: int, width: int) -> int:
 
     def count(module: nn.Module, _inputs: Any, output: Tensor) -> None:
         nonlocal total
-        assert isinstance(module, nn.Conv2d)
+        assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
         taps = module.in_channels * module.kernel_size[0] * module.kernel_size[1] // module.groups
+        if isinstance(module, nn.ConvTranspose2d):
+            taps //= module.stride[0] * module.stride[1]
         total += taps * output[0].numel()
 
-    handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d)]
-    blocks = torch.zeros(1, _BLOCK_CHANNELS, height // BLOCK, width // BLOCK)
+    kinds = (nn.Conv2d, nn.ConvTranspose2d)
+    handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, kinds)]
+    blocks = torch.zeros(1, _FRAMES * _BLOCK_CHANNELS, height // BLOCK, width // BLOCK)
     with torch.no_grad():
-        network(blocks, blocks, blocks, torch.ones(1, _FRAMES - 1))
+        network(blocks, torch.ones(1, _FRAMES - 1))
     for handle in handles:
         handle.remove()
     return total

@@ -1,9 +1,9 @@
 """Reader, engine and writer at the same time.
 
 One reader thread decodes and pushes; each video stream has a session and a writer thread that pops, encodes
-and muxes. All waiting happens inside the sessions, whose slots bound the frames in flight. Shutdown goes one way:
-the reader stops, sessions are flushed, writers drain, encoders are flushed, outlets finish. On an error every
-session is aborted, which wakes all threads, and the outlets remove what they wrote.
+and muxes. All waiting happens inside the sessions, whose slots bound the frames in flight. Shutdown goes one
+way: the reader stops, sessions are flushed, writers drain, encoders are flushed, outlets finish. On an error
+every session is aborted, which wakes all threads, and the outlets remove what they wrote.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The numbers of the adapter around a luma core: from codes to what the core reads, and back.
 
-A luma core reads and writes studio-range luma: a limited-range 8-bit code divided by 255. Every other kind of
-code is mapped onto that scale on the way in; on the way out only the *residual* (current minus clean) is
-mapped back and taken from the codes, so that a pixel without rain keeps its code exactly, at any depth.
+A luma core reads studio-range luma: a limited-range 8-bit code divided by 255. Every other kind of code is
+mapped onto that scale on the way in. It returns the *residual*, the light to take away; only that is mapped
+back and taken from the codes, so that a pixel without rain keeps its code exactly, at any depth.
 
     unit     = code * scale + offset              (RGB: of the luma of the codes)
-    out_code = clamp(round(code - strength * gain * (unit - clean)), 0, top)
+    out_code = clamp(round(code - strength * gain * residual), 0, top)
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def component_count(geometry: Geometry) -> int:
 
 
 def window_names(model: ModelCard) -> tuple[str, ...]:
-    """The core's frame inputs, oldest first: ``before1``, ``current``, ``after1`` and so on."""
+    """Names of the window's frames, oldest first: ``before1``, ``current``, ``after1`` and so on."""
     earlier = (f"before{i}" for i in range(model.before, 0, -1))
     later = (f"after{i}" for i in range(1, model.after + 1))
     return (*earlier, "current", *later)

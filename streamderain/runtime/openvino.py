@@ -21,7 +21,13 @@ from streamderain.frame import Geometry, Plane, Planes
 from streamderain.models import ModelCard
 from streamderain.runtime.base import Engine, Session, SessionOptions
 from streamderain.runtime.blocks import padded
-from streamderain.runtime.luma import LumaSession, component_count, luma_scale, window_names
+from streamderain.runtime.luma import (
+    LumaScale,
+    LumaSession,
+    component_count,
+    luma_scale,
+    window_names,
+)
 from streamderain.runtime.window import Job
 
 MAX_STREAMS = 4
@@ -163,6 +169,9 @@ def _input_name(window_name: str, component: int) -> str:
 def adapted_core(core: Any, *, model: ModelCard, geometry: Geometry) -> Any:
     """Builds the adapter of ``runtime/luma.py`` around a core.
 
+    All of it works channels-last, the layout in which blocks arrive and convolutions compute: the two
+    transpositions around the core then only rename axes.
+
     Args:
         core: The model as read from its file.
         model: Its card.
@@ -177,48 +186,39 @@ def adapted_core(core: Any, *, model: ModelCard, geometry: Geometry) -> Any:
     columns = padded(geometry.width, model.multiple) // model.block
     channels = model.block**2
     names = window_names(model)
-    core.reshape({name: [1, channels, rows, columns] for name in names} | {"validity": [1, len(names) - 1]})
+    core.reshape({"window": [1, len(names) * channels, rows, columns], "validity": [1, len(names) - 1]})
     dtype = geometry.dtype.type
     parameters = [
-        [
-            ops.parameter([1, rows, columns, channels], dtype, name=_input_name(name, c))
-            for c in range(component_count(geometry))
-        ]
-        for name in names
+        [ops.parameter([1, rows, columns, channels], dtype, name=_input_name(name, c)) for name in names]
+        for c in range(component_count(geometry))
     ]
     strength = ops.parameter([1], np.float32, name="strength")
-    codes = [[_channels_first(ops.convert(p, "f32")) for p in frame] for frame in parameters]
-    units = [_units(frame, scale.scale, scale.offset, scale.weights) for frame in codes]
-    for name, unit in zip(names, units, strict=True):
-        core.input(name).replace(unit.output(0))
+    core.input("window").replace(_transposed(_units(parameters, scale), [0, 3, 1, 2]).output(0))
     validity = core.input("validity").get_node()
-    current = model.before
-    clean = core.output(0).get_node().input_value(0)
-    taken = ops.multiply(ops.subtract(units[current], clean), ops.multiply(strength, np.float32(scale.gain)))
-    outputs = [_codes(ops.subtract(component, taken), scale.top, dtype) for component in codes[current]]
-    flat = [parameter for frame in parameters for parameter in frame]
-    for parameter in (*flat, strength):
+    residual = _transposed(core.output(0).get_node().input_value(0), [0, 2, 3, 1])
+    taken = ops.multiply(residual, ops.multiply(strength, np.float32(scale.gain)))
+    outputs = [_less(component[model.before], taken, scale.top, dtype) for component in parameters]
+    flat = [*(parameter for component in parameters for parameter in component), strength]
+    for parameter in flat:
         parameter.output(0).set_names({parameter.get_friendly_name()})
-    return ov.Model(outputs, [*flat, validity, strength], f"{model.name} with adapter")
+    return ov.Model(outputs, [*flat, validity], f"{model.name} with adapter")
 
 
-def _channels_first(blocks: Any) -> Any:
-    return ops.transpose(blocks, np.array([0, 3, 1, 2]))
+def _transposed(value: Any, order: list[int]) -> Any:
+    return ops.transpose(value, np.array(order))
 
 
-def _units(components: list[Any], scale: float, offset: float, weights: tuple[float, ...]) -> Any:
-    """The core's input from components of codes: their weighted sum on the studio scale."""
-    weighted = [
-        ops.multiply(component, np.float32(weight * scale))
-        for component, weight in zip(components, weights, strict=True)
-    ]
-    total = weighted[0]
-    for part in weighted[1:]:
-        total = ops.add(total, part)
-    return ops.add(total, np.float32(offset)) if offset else total
+def _units(parameters: list[list[Any]], scale: LumaScale) -> Any:
+    """The core's window from codes: the frames' luma beside each other on the studio scale."""
+    total = None
+    for frames, weight in zip(parameters, scale.weights, strict=True):
+        codes = ops.convert(ops.concat(frames, 3), "f32")
+        part = ops.multiply(codes, np.float32(weight * scale.scale))
+        total = part if total is None else ops.add(total, part)
+    return ops.add(total, np.float32(scale.offset)) if scale.offset else total
 
 
-def _codes(values: Any, top: int, dtype: Any) -> Any:
-    """Rounds float codes to integers of (1, rows, columns, channels)."""
-    rounded = ops.round(ops.clamp(values, 0.0, float(top)), "half_to_even")
-    return ops.transpose(ops.convert(rounded, "u8" if dtype is np.uint8 else "u16"), np.array([0, 2, 3, 1]))
+def _less(codes: Any, taken: Any, top: int, dtype: Any) -> Any:
+    """Codes less what is taken away, rounded and clamped to integers again."""
+    left = ops.clamp(ops.subtract(ops.convert(codes, "f32"), taken), 0.0, float(top))
+    return ops.convert(ops.round(left, "half_to_even"), "u8" if dtype is np.uint8 else "u16")

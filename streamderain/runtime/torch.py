@@ -21,8 +21,9 @@ class LumaAdapter(torch.nn.Module):
     """The adapter of ``runtime/luma.py`` around a core, on blocks of codes.
 
     Args:
-        core: Reads each window frame as (N, block * block, rows, columns) and ``validity`` (N, neighbours);
-            returns the clean current frame, all on the studio scale 0..1.
+        core: Reads the window (N, frames * block * block, rows, columns), oldest frame first, and
+            ``validity`` (N, neighbours); returns the light to take from the current frame
+            (N, block * block, rows, columns); all on the studio scale 0..1.
         scale: How codes map onto that scale.
         current: Place of the current frame in the window.
     """
@@ -46,8 +47,8 @@ class LumaAdapter(torch.nn.Module):
         """
         weights = codes.new_tensor(self.scale.weights).view(1, -1, 1, 1, 1)
         units = (codes * weights).sum(1).permute(0, 3, 1, 2) * self.scale.scale + self.scale.offset
-        clean = self.core(*(units[i : i + 1] for i in range(len(units))), validity)
-        taken = (units[self.current] - clean[0]).permute(1, 2, 0) * (self.scale.gain * strength)
+        residual = self.core(units.flatten(0, 1)[None], validity)
+        taken = residual[0].float().permute(1, 2, 0) * (self.scale.gain * strength)
         result: torch.Tensor = (codes[self.current] - taken).clamp(0, self.scale.top).round()
         return result
 

@@ -1,0 +1,188 @@
+"""The networks: sizes, gradients, contracts, and that the exported core computes the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from streamderain.nets.export import INPUT_NAMES, OUTPUT_NAME, export_core
+from streamderain.nets.fast import FastNet, multiply_accumulates
+from streamderain.nets.generator import FEATURE_LAYERS, BlurDown, BlurUp, Generator
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.fixture(scope="module")
+def fast() -> FastNet:
+    torch.manual_seed(3)
+    network = FastNet()
+    with torch.no_grad():
+        # As if trained: a residual that is neither tiny nor all positive.
+        network.tail.weight.mul_(20.0)
+        network.validity.weight.mul_(5.0)
+    return network.eval()
+
+
+def blocks(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(batch, 48, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_fast_network_keeps_its_budget(fast: FastNet) -> None:
+    assert parameters(fast) == 202_224
+    assert multiply_accumulates(fast, 720, 1280) == 4_099_276_800
+
+
+def test_fast_output_stays_in_range_and_never_brightens(fast: FastNet) -> None:
+    window = torch.rand(2, 3, 32, 40, generator=torch.Generator().manual_seed(0))
+    clean = fast.clean_planes(window, torch.ones(2, 2))
+    assert clean.shape == (2, 1, 32, 40)
+    assert clean.min() >= 0.0
+    assert (clean <= window[:, 1:2]).all()
+    assert (clean < window[:, 1:2]).any()
+
+
+def test_every_parameter_of_the_fast_network_gets_a_gradient() -> None:
+    torch.manual_seed(0)
+    network = FastNet()
+    network.residual_slope = 0.2
+    window, validity = torch.rand(2, 3, 32, 48), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    loss = (network.clean_planes(window, validity, bounded=False) - window[:, :1]).square().mean()
+    loss.backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_planes_and_blocks_agree(fast: FastNet) -> None:
+    window = torch.rand(1, 3, 16, 24)
+    validity = torch.tensor([[1.0, 0.0]])
+    unshuffled = torch.cat([functional.pixel_unshuffle(window[:, i : i + 1], 4) for i in range(3)], dim=1)
+    with torch.no_grad():
+        from_planes = fast.clean_planes(window, validity)
+        residual = functional.pixel_shuffle(fast(unshuffled, validity), 4)
+    torch.testing.assert_close(from_planes, (window[:, 1:2] - residual).clamp(0, 1))
+
+
+def test_block_channels_run_along_rows(fast: FastNet) -> None:
+    """The runtimes rely on it: channel = dy * 4 + dx."""
+    plane = torch.arange(64.0).reshape(1, 1, 8, 8)
+    unshuffled = functional.pixel_unshuffle(plane, 4)
+    for dy in range(4):
+        for dx in range(4):
+            torch.testing.assert_close(unshuffled[0, dy * 4 + dx], plane[0, 0, dy::4, dx::4])
+
+
+def test_validity_changes_the_result(fast: FastNet) -> None:
+    window = blocks(1, 8, 8)
+    assert not torch.equal(fast(window, torch.ones(1, 2)), fast(window, torch.zeros(1, 2)))
+
+
+def test_tiles_agree_with_the_whole_beyond_the_receptive_field(fast: FastNet) -> None:
+    """The card says tileable: no statistic spans the frame."""
+    window = blocks(1, 64, 64, seed=5)
+    ones = torch.ones(1, 2)
+    with torch.no_grad():
+        whole = fast(window, ones)
+        tile = fast(window[:, :, :48], ones)
+    torch.testing.assert_close(tile[:, :, :24], whole[:, :, :24])
+
+
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 2, 2), (1, 18, 30), (3, 24, 16)])
+def test_exported_core_computes_the_same(
+    core_path: Path, fast: FastNet, batch: int, height: int, width: int
+) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(core_path), providers=["CPUExecutionProvider"])
+    validity = torch.randint(0, 2, (batch, 2), generator=torch.Generator().manual_seed(1)).float()
+    inputs = [blocks(batch, height, width, seed=2), validity]
+    exported = session.run([OUTPUT_NAME], dict(zip(INPUT_NAMES, (i.numpy() for i in inputs), strict=True)))[0]
+    with torch.no_grad():
+        expected = fast(*inputs).numpy()
+    np.testing.assert_allclose(exported, expected, rtol=1e-5, atol=2e-5)
+
+
+def test_exported_core_keeps_the_contract(core_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(core_path))
+    shapes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes == {
+        "window": ["batch", 48, "rows", "columns"],
+        "residual": ["batch", 16, "rows", "columns"],
+        "validity": ["batch", 2],
+    }
+    assert model.opset_import[0].version >= 17
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+
+
+@pytest.fixture(scope="module")
+def core_path(fast: FastNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("core") / "core.onnx"
+    export_core(fast, path)
+    return path
+
+
+def test_generator_has_the_papers_size() -> None:
+    assert parameters(Generator()) == 11_378_179
+
+
+def test_generator_shapes_and_range() -> None:
+    torch.manual_seed(0)
+    picture = torch.rand(1, 3, 32, 48) * 2 - 1
+    generator = Generator(width=8, blocks=5)
+    translated = generator(picture)
+    assert translated.shape == picture.shape
+    assert translated.abs().max() <= 1.0
+    shapes = [tuple(f.shape) for f in generator.features(picture)]
+    assert FEATURE_LAYERS == (4, 8, 12, 16)
+    assert shapes == [(1, 16, 32, 48), (1, 32, 16, 24), (1, 32, 8, 12), (1, 32, 8, 12)]
+
+
+def test_features_are_the_layers_of_the_forward_pass() -> None:
+    torch.manual_seed(0)
+    generator = Generator(width=4, blocks=3)
+    picture = torch.rand(1, 3, 16, 16)
+    last = len(generator.layers) - 1
+    torch.testing.assert_close(generator.features(picture, [last])[0], generator(picture))
+    for wrong in ([8, 4], [], [99]):
+        with pytest.raises(ValueError, match="ascend"):
+            generator.features(picture, wrong)
+
+
+def test_every_parameter_of_the_generator_gets_a_gradient() -> None:
+    torch.manual_seed(0)
+    generator = Generator(width=4, blocks=2)
+    generator(torch.rand(1, 3, 16, 16)).square().mean().backward()
+    assert all(p.grad is not None for p in generator.parameters())
+    weights = [m.weight.grad for m in generator.modules() if isinstance(m, nn.Conv2d)]
+    assert all(g is not None and g.abs().max() > 0 for g in weights)
+
+
+def test_resampling_keeps_flat_pictures_flat() -> None:
+    flat = torch.full((1, 3, 8, 12), 0.7)
+    for layer, size in ((BlurDown(3), (4, 6)), (BlurUp(3), (16, 24))):
+        resampled = layer(flat)
+        assert tuple(resampled.shape[2:]) == size
+        torch.testing.assert_close(resampled, torch.full_like(resampled, 0.7))
+
+
+def test_shifting_by_two_pixels_shifts_the_halved_picture_by_one() -> None:
+    """Anti-aliasing is there for this; strided convolution alone would not blur first."""
+    torch.manual_seed(0)
+    picture = torch.rand(1, 1, 32, 32)
+    layer = BlurDown(1)
+    shifted = layer(torch.roll(picture, (2, 2), (2, 3)))
+    torch.testing.assert_close(
+        shifted[:, :, 2:-1, 2:-1], torch.roll(layer(picture), (1, 1), (2, 3))[:, :, 2:-1, 2:-1]
+    )
