@@ -31,7 +31,8 @@ def main(source: str, target: str, first: int, count: int) -> None:
     Path(target).parent.mkdir(exist_ok=True)
     with av.open(source) as reader, av.open(target, "w", options={"movflags": "faststart"}) as writer:
         video = reader.streams.video[0]
-        stream = writer.add_stream("libx264", rate=video.average_rate, options={"crf": "25", "preset": "slow"})
+        options = {"crf": "25", "preset": "slow"}
+        stream = writer.add_stream("libx264", rate=video.average_rate, options=options)
         stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"
         stream.codec_context.time_base = Fraction(1) / video.average_rate
         rain = RainSequence(RAIN, 1, video.width, video.height)

@@ -107,8 +107,9 @@ def run(
     options = options or RunOptions()
     stop = stop or threading.Event()
     tell = observer or (lambda event: None)
-    specs = find_sources(str(source), options.read)
-    plan = _plan(str(source), specs, [str(target) for target in targets], options)
+    sources = [str(source)] if isinstance(source, str | Path) else [str(one) for one in source]
+    specs = find_sources(sources[0] if len(sources) == 1 else sources, options.read)
+    plan = _plan(specs, [str(target) for target in targets], options, many=_many(sources, specs))
     name, reason = choose_engine(options.engine.engine)
     model = load_model(options.engine.model)
     files: list[Complete | Failed] = []
@@ -128,15 +129,20 @@ def run(
         return RunReport(tuple(files), engine.name, engine.device, engine.precision, model.name, model.sha256)
 
 
+def _many(sources: list[str], specs: list[SourceSpec]) -> bool:
+    """Whether results go into a folder: for several files, and for a folder of files even if it holds one."""
+    folder = Path(sources[0]).is_dir() and specs[0].kind != "sequence"
+    return len(specs) > 1 or folder
+
+
 def _plan(
-    source: str, specs: list[SourceSpec], targets: list[str], options: RunOptions
+    specs: list[SourceSpec], targets: list[str], options: RunOptions, *, many: bool
 ) -> list[tuple[SourceSpec, list[str]]]:
     """Pairs every file of a source with its targets and checks them before any work."""
     if not targets:
         raise ConfigError("no target was given; say where the result goes with -o TARGET")
-    many = len(specs) > 1 or (source != "-" and Path(source).is_dir() and specs[0].kind != "sequence")
     if many and "-" in targets:
-        raise ConfigError(f"{source} holds {len(specs)} files, which cannot all go to standard output")
+        raise ConfigError(f"the source holds {len(specs)} files, which cannot all go to standard output")
     plan = [
         (spec, [str(Path(target) / spec.name) if many else target for target in targets]) for spec in specs
     ]
@@ -144,7 +150,7 @@ def _plan(
         for target in targets:
             _make_folder(Path(target))
     for spec, spec_targets in plan:
-        check_targets([str(path) for path in spec.paths], spec_targets, options.encode)
+        check_targets([path for path in spec.paths if str(path) != "-"], spec_targets, options.encode)
     return plan
 
 

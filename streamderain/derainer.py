@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from streamderain.errors import ConfigError
 from streamderain.frame import Frame, Geometry, Planes
 from streamderain.media.folder import find_sources, open_spec
-from streamderain.media.pixels import rgb_array
+from streamderain.media.picture import rgb_array
 from streamderain.models import load_model
 from streamderain.options import EngineOptions, RunOptions
 from streamderain.pipeline.cuts import CutDetector

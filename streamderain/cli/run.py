@@ -27,8 +27,7 @@ def run_command(
 ) -> int:
     """Runs the command and returns its exit code."""
     options = _options(arguments)
-    if json_path == "-" and "-" in targets:
-        raise ConfigError("--json and the video cannot both go to standard output; give --json a PATH")
+    _check_summary(json_path, targets, overwrite=options.encode.overwrite)
     with _interruptible() as stop, View(quiet=quiet) as view:
         report = run(
             list(sources) if len(sources) > 1 else sources[0],
@@ -65,6 +64,23 @@ def _interruptible() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _check_summary(path: str | None, targets: tuple[str, ...], *, overwrite: bool) -> None:
+    """Refuses a summary path that would cost the user a file, or the run's report, before any work."""
+    if path is None:
+        return
+    if path == "-":
+        if "-" in targets:
+            raise ConfigError("--json and the video cannot both go to standard output; give --json a PATH")
+        return
+    if Path(path).exists() and not (overwrite and Path(path).is_file() and path not in targets):
+        raise ConfigError(
+            f"the summary {path} exists already; give --json another PATH, or --overwrite for a summary "
+            "of an earlier run (--json takes the next word as its PATH: put SOURCE before it)"
+        )
+    if not Path(path).absolute().parent.is_dir():
+        raise ConfigError(f"the folder of the summary {path} does not exist; make it first (mkdir -p)")
 
 
 def _write_summary(report: RunReport, path: str) -> None:
