@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,9 @@ from av.stream import Disposition
 from av.subtitles.codeccontext import SubtitleCodecContext
 
 from streamderain.media.sink import Nowhere
+
+_LOOK_AHEAD = 200
+"""Packets looked at to find where every audio stream begins."""
 
 _TEXT_CODECS = ("mov_text", "subrip", "webvtt", "ass")
 
@@ -180,6 +185,29 @@ def fits(
     finally:
         _drop(container)
     return True
+
+
+def first_sounds(source: Any, passengers: Sequence[Passenger]) -> list[tuple[Passenger, av.Packet[Any]]]:
+    """The first packet of every audio stream that is copied: some lie before zero, and no header tells.
+
+    Args:
+        source: The open source; its file is opened a second time, so that nothing of it is used up.
+        passengers: The copied streams.
+
+    Returns:
+        Streams and packets; none for pipes, and none for a clip, whose times begin anew.
+    """
+    waiting = {p.source.index: p for p in passengers if p.source.type == "audio"}
+    found: list[tuple[Passenger, av.Packet[Any]]] = []
+    if source.offset_s or not waiting or not Path(source.path).is_file():
+        return found
+    with contextlib.suppress(av.error.FFmpegError, OSError), av.open(f"file:{source.path}") as container:
+        for packet in itertools.islice(container.demux(), _LOOK_AHEAD):
+            if packet.pts is not None and packet.stream.index in waiting:
+                found.append((waiting.pop(packet.stream.index), packet))
+            if not waiting:
+                break
+    return found
 
 
 def dress(stream: Any, source: Any, *, keep_statistics: bool) -> None:

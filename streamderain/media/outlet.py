@@ -54,8 +54,8 @@ def muxer_options(muxer: str, *, cover: bool = False) -> dict[str, str]:
             "frag_duration": str(2_000_000),
         }
     if muxer in ("matroska", "webm"):
-        # Otherwise the muxer marks streams as default that were not.
-        return {"default_mode": "passthrough"}
+        # Otherwise the muxer marks streams as default that were not, and keeps five seconds to itself.
+        return {"default_mode": "passthrough", "cluster_time_limit": str(2_000)}
     return {}
 
 

@@ -123,8 +123,10 @@ def _check_not_source(target: Target, source_paths: Sequence[str | Path]) -> Non
         # The same file may also go by another name (a hard link, a bind mount).
         if target.path.exists() and Path(source).exists():
             same = same or target.path.samefile(source)
-        if target.kind == "pattern":
-            same = same or (Path(source).is_dir() and target.path.parent == Path(os.path.realpath(source)))
+        if target.kind in ("folder", "pattern") and Path(source).suffix.lower() in (*IMAGE_SUFFIXES, ".webp"):
+            # Pictures keep their names or numbers, so results would land on their sources.
+            folder = target.path if target.kind == "folder" else target.path.parent
+            same = same or folder == Path(os.path.realpath(source)).parent
         if same:
             raise ConfigError(
                 f"the target {target.text} is the source itself ({source}); choose another name"

@@ -13,12 +13,14 @@ from typing import Any
 
 import av
 import numpy as np
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
 from av.sidedata.sidedata import Type as SideType
 
 from streamderain.errors import EncodeError
 from streamderain.media.codecs import Colour, EncoderSettings, open_encoder
+from streamderain.media.copied import Passenger
 from streamderain.media.hdr import side_data
+from streamderain.media.timing import lent
 
 _SIDE = 64
 """Width and height of the rehearsed pictures; nothing that is looked at depends on them."""
@@ -68,6 +70,7 @@ def rehearse(
     matrix: Sequence[int] | None,
     metadata: Mapping[str, str],
     chapters: bool,
+    sounds: Sequence[tuple[Passenger, av.Packet[Any]]] = (),
 ) -> Lost:
     """Writes a few small pictures with these settings and tags, and reads them back.
 
@@ -78,43 +81,42 @@ def rehearse(
         matrix: Display matrix, nine numbers; None for none.
         metadata: Global tags.
         chapters: Whether the source has chapters.
+        sounds: Copied audio streams with the first packet of each, which may lie before zero.
 
     Returns:
         What is lost. Nothing where the rehearsal itself fails: the real start tells why.
     """
     small = replace(settings, width=_SIDE, height=_SIDE)
     try:
-        data = _written(small, muxer, options=options, matrix=matrix, metadata=metadata, chapters=chapters)
+        with av.open(data := io.BytesIO(), "w", format=muxer, container_options=dict(options)) as container:
+            container.metadata.update(metadata)
+            if chapters:
+                container.set_chapters([_chapter()])
+            _write(container, small, matrix=matrix, sounds=sounds)
+        data.seek(0)
         return _compared(data, small, matrix=matrix, metadata=metadata, chapters=chapters)
     except (av.error.FFmpegError, OSError, ValueError, IndexError, StopIteration, EncodeError):
         return Lost()
 
 
-def _written(
+def _write(
+    container: OutputContainer,
     settings: EncoderSettings,
-    muxer: str,
     *,
-    options: Mapping[str, str],
     matrix: Sequence[int] | None,
-    metadata: Mapping[str, str],
-    chapters: bool,
-) -> io.BytesIO:
-    data = io.BytesIO()
+    sounds: Sequence[tuple[Passenger, av.Packet[Any]]],
+) -> None:
     host = open_encoder(settings)
-    with av.open(data, "w", format=muxer, container_options=dict(options)) as container:
-        container.metadata.update(metadata)
-        stream = container.add_stream_from_template(host, opaque=True)
-        stream.time_base = settings.time_base
-        if matrix is not None:
-            stream.set_display_matrix(matrix)
-        if chapters:
-            container.set_chapters([_chapter()])
-        container.start_encoding()
-        for packet in _packets(host, settings):
-            packet.stream = stream
+    stream = container.add_stream_from_template(host, opaque=True)
+    stream.time_base = settings.time_base
+    if matrix is not None:
+        stream.set_display_matrix(matrix)
+    boarded = [(passenger.board(container), packet) for passenger, packet in sounds]
+    container.start_encoding()
+    for place, packet in [*boarded, *((stream, packet) for packet in _packets(host, settings))]:
+        with lent(packet):
+            packet.stream = place
             container.mux(packet)
-    data.seek(0)
-    return data
 
 
 def _chapter() -> Any:
@@ -131,7 +133,10 @@ def _packets(host: av.VideoStream, settings: EncoderSettings) -> list[av.Packet[
         picture.time_base = settings.time_base
         picture.pts = number * step
         packets += host.codec_context.encode(picture)
-    return packets + list(host.codec_context.encode(None))
+    packets += host.codec_context.encode(None)
+    for packet in packets:
+        packet.stream = host
+    return packets
 
 
 def _noise(pix_fmt: str, seed: int) -> av.VideoFrame:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.stream import Disposition
@@ -14,7 +14,7 @@ from av.stream import Disposition
 from streamderain.errors import ConfigError
 from streamderain.media.choice import Choice, choose, image_codec
 from streamderain.media.codecs import EncoderSettings, settle
-from streamderain.media.copied import Passenger, choose_passengers, describe
+from streamderain.media.copied import Passenger, choose_passengers, describe, first_sounds
 from streamderain.media.encoder import VideoEncoder
 from streamderain.media.images import ImageSequence
 from streamderain.media.images_out import ImageOutlet
@@ -33,9 +33,6 @@ from streamderain.media.sink import PartialFile, Sink, StandardOutput
 from streamderain.options import EncodeOptions
 
 __all__ = ["MediaOutput", "check_targets", "open_outputs"]
-
-_LOOK_AHEAD = 200
-"""Packets looked at to find where every audio stream begins."""
 
 
 _Outlet = ContainerOutlet | ImageOutlet
@@ -132,12 +129,12 @@ class _Opening:
         self._say(target, [warning for choice in choices for warning in choice.warnings])
         self._say_changes(target, choices, encoders)
         video = [encoder.stream for encoder in encoders]
-        options, late_s = self._muxer_options(target, encoders)
+        options = muxer_options(target.muxer, cover=self._has_cover())
         passengers, missing = choose_passengers(
             self._source.copied, target.muxer, video=video, options=options, path=self._source.path
         )
         self._say(target, missing)
-        self._say_late(target, passengers, late_s)
+        options = self._rehearse(target, encoders, passengers, options)
         sink: Sink = (
             StandardOutput()
             if target.kind == "pipe"
@@ -180,33 +177,37 @@ class _Opening:
             self._groups[wanted] = (tuple(encoders), [])
         return self._groups[wanted]
 
-    def _muxer_options(
-        self, target: Target, encoders: Sequence[VideoEncoder]
-    ) -> tuple[dict[str, str], Fraction]:
-        """Muxer options, and seconds by which they move times; warns of tags that do not come back."""
-        options = muxer_options(target.muxer, cover=self._has_cover())
-        lost = self._rehearsed(target, encoders, options)
+    def _rehearse(
+        self,
+        target: Target,
+        encoders: Sequence[VideoEncoder],
+        passengers: Sequence[Passenger],
+        options: dict[str, str],
+    ) -> dict[str, str]:
+        """Warns of what the container does not give back; returns muxer options that keep most tags."""
+        sounds = first_sounds(self._source, passengers)
+        lost = self._rehearsed(target, encoders, options, sounds)
         if target.muxer in MOV_FAMILY and lost[0].metadata:
             # Tags beyond the classic ones; not by default, since fewer players read them there.
             all_tags = {**options, "movflags": options.get("movflags", "") + "+use_metadata_tags"}
-            more = self._rehearsed(target, encoders, all_tags)
+            more = self._rehearsed(target, encoders, all_tags, sounds)
             if len(more[0].metadata) < len(lost[0].metadata):
                 options, lost = all_tags, more
         self._say(target, [words for one in lost for words in one.words()])
-        return options, max(one.late_s for one in lost)
-
-    def _say_late(self, target: Target, passengers: Sequence[Passenger], late_s: Fraction) -> None:
-        if target.muxer not in MOV_FAMILY:
-            late_s = max(late_s, _early_s(self._source, passengers))
-        if late_s > 0:
+        if (late_s := max(one.late_s for one in lost)) > 0:
             late = f"all streams begin {float(late_s) * 1000:.4g} ms later"
             self._say(target, [f"{target.muxer} has no times before zero: {late}"])
+        return options
 
     def _has_cover(self) -> bool:
         return any(stream.disposition & Disposition.attached_pic for stream in self._source.copied)
 
     def _rehearsed(
-        self, target: Target, encoders: Sequence[VideoEncoder], options: Mapping[str, str]
+        self,
+        target: Target,
+        encoders: Sequence[VideoEncoder],
+        options: Mapping[str, str],
+        sounds: Sequence[tuple[Passenger, av.Packet[Any]]],
     ) -> list[Lost]:
         return [
             rehearse(
@@ -216,6 +217,7 @@ class _Opening:
                 matrix=display_matrix(track.first),
                 metadata=file_metadata(self._source),
                 chapters=bool(chapters(self._source)),
+                sounds=sounds,
             )
             for track, encoder in zip(self._source.tracks, encoders, strict=True)
         ]
@@ -255,28 +257,6 @@ class _Opening:
                     f"{info.position} are rounded to it (.mp4 and .mov keep them exactly)"
                 ],
             )
-
-
-def _early_s(source: MediaSource, passengers: Sequence[Passenger]) -> Fraction:
-    """How long before zero a copied stream begins: the silent first packet of AAC, mostly.
-
-    Containers do not tell (an mp4 gives 0 as the stream's start), so the first packets are looked at.
-    """
-    waiting = {p.source.index for p in passengers if p.source.type == "audio"}
-    if source.offset_s or not waiting or not Path(source.path).is_file():
-        return Fraction(0)
-    early = Fraction(0)
-    try:
-        with av.open(f"file:{source.path}") as container:
-            for packet in itertools.islice(container.demux(), _LOOK_AHEAD):
-                if packet.pts is not None and packet.stream.index in waiting:
-                    early = max(early, -packet.pts * packet.time_base)
-                    waiting.discard(packet.stream.index)
-                if not waiting:
-                    break
-    except (av.error.FFmpegError, OSError):
-        return early
-    return early
 
 
 def _settled(target: Target, source: MediaSource) -> Target:
