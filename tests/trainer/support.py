@@ -1,0 +1,62 @@
+"""Small scenes, clips and a configuration that trains in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "seed": 3,
+    "steps": 8,
+    "batch": 4,
+    "rate": 2e-3,
+    "warmup_steps": 4,
+    "save_every": 4,
+    "validate_every": 4,
+    "threads": 1,
+    "ema": 0.9,
+    "network": {"width": 8, "middle_width": 8, "middle_layers": 1},
+    "data": {
+        "clips": ["clips"],
+        "stills": ["stills"],
+        "pairs": ["pairs"],
+        "layers": ["layers"],
+        "crop_px": 32,
+        "coded_segments": 1,
+        "coded_frames": 6,
+        "drawn_layers": 2,
+        "turned_layers": 2,
+    },
+    "phases": [
+        {"until": 0.5, "losses": {"squared": 1.0}, "residual_slope": 0.3},
+        {"until": 1.0, "losses": {"psnr": 3e-4, "charbonnier": 0.05}, "residual_slope": 0.1},
+    ],
+}
+
+
+def scene(height: int, width: int, *, seed: int = 0, shift: int = 0) -> NDArray[np.uint8]:
+    """A smooth texture with hard edges, panned by `shift` px: (height, width), 30..200."""
+    rng = np.random.default_rng(seed)
+    texture = ndimage.gaussian_filter(rng.random((height, width + 64)), 4)
+    texture = (texture - texture.min()) / np.ptp(texture)
+    texture[height // 2 :, 20:40] *= 0.4
+    return (30 + 170 * texture[:, shift : shift + width]).astype(np.uint8)
+
+
+def write_clip(path: Path, frames: NDArray[np.uint8]) -> None:
+    """Write luma frames as nearly lossless H.264 with gray chroma."""
+    _, height, width = frames.shape
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "5", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        chroma = np.full((height // 2, width), 128, np.uint8)
+        for luma in frames:
+            picture = av.VideoFrame.from_ndarray(np.concatenate([luma, chroma]), format="yuv420p")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))

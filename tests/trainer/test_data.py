@@ -1,0 +1,154 @@
+"""The library and the batches: what is in them, what is skipped, and that they repeat exactly."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamderain.errors import OpenError
+from streamderain.measure.metrics import psnr
+from tests.trainer.support import scene, write_clip
+from trainer import media
+from trainer.batches import Batch, BatchMaker, prefetch
+from trainer.config import TrainConfig
+from trainer.library import Library, open_library
+
+
+def equal(one: Batch, other: Batch) -> bool:
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name)) for name in ("window", "validity", "target")
+    )
+
+
+def test_library_holds_every_kind(library: Library) -> None:
+    counts = {kind: len(library.of_kind(kind)) for kind in ("clip", "coded", "still", "rainy", "layer")}
+    assert counts == {"clip": 1, "coded": 1, "still": 3, "rainy": 2, "layer": 7}
+
+
+def test_library_is_made_once(data: Path, config: TrainConfig, tmp_path: Path) -> None:
+    open_library(data, tmp_path, config.data, seed=1)
+    folder = next(tmp_path.iterdir())
+    stamp = (folder / "samples.u8").stat().st_mtime_ns
+    again = open_library(data, tmp_path, config.data, seed=1)
+    assert (folder / "samples.u8").stat().st_mtime_ns == stamp
+    assert again.of_kind("clip")
+    assert not list(folder.glob("*partial*"))
+
+
+def test_unreadable_pictures_are_skipped_counted_and_named(
+    data: Path, config: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        open_library(data, tmp_path, config.data, seed=1)
+    assert "broken.jpg" in caplog.text
+    assert "skipped 1 unreadable" in caplog.text
+
+
+def test_clips_keep_their_codes(library: Library) -> None:
+    clip = library.array(library.of_kind("clip")[0])
+    assert clip.shape == (12, 80, 96)
+    assert psnr(clip[3], scene(80, 96, shift=6)) > 38
+
+
+def test_coded_segments_are_rainy_and_lie_over_their_clip(library: Library) -> None:
+    entry = library.of_kind("coded")[0]
+    coded, clean = library.array(entry), library.array(library.entries[entry.partner])
+    difference = coded.astype(float) - clean[entry.start : entry.start + len(coded)]
+    assert 15 < psnr(coded, clean[entry.start : entry.start + len(coded)]) < 45
+    assert np.percentile(difference, 99.5) > -np.percentile(difference, 0.5)
+
+
+def test_batches_are_the_same_whenever_they_are_asked_for(
+    maker: BatchMaker, library: Library, config: TrainConfig
+) -> None:
+    first = maker.batch(5)
+    maker.batch(6)
+    fresh = BatchMaker(library, config.data, batch=config.batch, seed=config.seed)
+    assert equal(fresh.batch(5), first)
+    assert not equal(fresh.batch(6), first)
+
+
+def test_batches_keep_their_promises(maker: BatchMaker) -> None:
+    batches = [maker.batch(step) for step in range(40)]
+    window = np.concatenate([b.window for b in batches])
+    validity = np.concatenate([b.validity for b in batches])
+    target = np.concatenate([b.target for b in batches])
+    assert window.shape == (160, 3, 32, 32)
+    assert target.shape == (160, 1, 32, 32)
+    assert window.dtype == target.dtype == validity.dtype == np.float32
+    assert window.min() >= 0.0
+    assert window.max() <= 1.0
+    np.testing.assert_allclose(window * 255, np.rint(window * 255), atol=1e-3)  # whole codes
+    for side, position in ((0, 0), (1, 2)):
+        missing = validity[:, side] == 0
+        assert 0.1 < missing.mean() < 0.6
+        np.testing.assert_array_equal(window[missing, position], window[missing, 1])
+    dry = (window[:, 1] == target[:, 0]).all(axis=(1, 2))
+    assert 0.03 < dry.mean() < 0.35
+    brightened = (window[:, 1] - target[:, 0])[~dry]
+    assert brightened.mean() > 0.005
+
+
+def test_pictures_smaller_than_the_crop_are_extended(library: Library, config: TrainConfig) -> None:
+    tiny = next(entry for entry in library.of_kind("still") if entry.name == "tiny.png")
+    library.entries[:] = [entry for entry in library.entries if entry.kind != "still" or entry is tiny]
+    try:
+        maker = BatchMaker(library, config.data, batch=16, seed=0)
+        assert maker.batch(0).window.shape == (16, 3, 32, 32)
+    finally:
+        library.entries[:] = Library(Path(library._samples.filename).parent).entries
+
+
+def test_prefetch_keeps_the_order_and_stops(maker: BatchMaker) -> None:
+    ahead = prefetch(maker, 2, 6)
+    assert equal(next(ahead), maker.batch(2))
+    assert equal(next(ahead), maker.batch(3))
+    ahead.close()
+    assert len(list(prefetch(maker, 0, 3))) == 3
+
+
+def test_prefetch_hands_errors_over(maker: BatchMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(step: int) -> Batch:
+        raise OpenError(f"disk gone at {step}")
+
+    monkeypatch.setattr(maker, "batch", fail)
+    with pytest.raises(OpenError, match="disk gone at 4"):
+        list(prefetch(maker, 4, 8))
+
+
+def test_missing_folders_and_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(OpenError, match="no folder"):
+        media.list_files(tmp_path / "nowhere", media.PICTURE_SUFFIXES)
+    with pytest.raises(OpenError, match="holds no file"):
+        media.list_files(tmp_path, media.PICTURE_SUFFIXES)
+    (tmp_path / "clip.mp4").write_bytes(b"no video")
+    with pytest.raises(OpenError, match=r"clip\.mp4"):
+        media.read_clip(tmp_path / "clip.mp4")
+
+
+def test_pairs_need_namesakes(data: Path, tmp_path: Path) -> None:
+    assert [(a.name, b.name) for a, b in media.list_pairs(data / "pairs")] == [
+        ("0.jpg", "0.png"),
+        ("1.jpg", "1.png"),
+    ]
+    for side, name in (("input", "a.png"), ("input", "b.png"), ("target", "a.png")):
+        (tmp_path / side).mkdir(exist_ok=True)
+        (tmp_path / side / name).write_bytes(b"")
+    with pytest.raises(OpenError, match=r"b\.png"):
+        media.list_pairs(tmp_path)
+
+
+def test_codecs_add_noise_and_keep_the_picture(tmp_path: Path) -> None:
+    frames = np.stack([scene(48, 64, shift=t) for t in range(5)])
+    fine, coarse = (media.through_h264(frames, crf=crf) for crf in (10, 40))
+    assert fine.shape == frames.shape
+    assert psnr(fine, frames) > 40 > psnr(coarse, frames) > 20
+    assert 25 < psnr(media.through_jpeg(frames[0], quality=40), frames[0]) < 50
+
+
+def test_clips_are_read_up_to_a_limit(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", np.stack([scene(32, 48, shift=t) for t in range(6)]))
+    assert media.read_clip(tmp_path / "clip.mp4", limit=4).shape == (4, 32, 48)

@@ -1,0 +1,199 @@
+"""The loop: it learns, resumes exactly, and stops safely."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from streamderain.errors import ConfigError, OpenError
+from streamderain.nets.fast import FastNet
+from trainer import checkpoint, loop
+from trainer.batches import Batch, BatchMaker
+from trainer.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from trainer.config import TrainConfig
+from trainer.loop import TrainingDiverged, learning_rate, new_state, train, train_step
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(run / "checkpoints" / "last.safetensors")[0]
+
+
+def metrics(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    config: TrainConfig, maker: BatchMaker, tmp_path: Path
+) -> None:
+    train(config, maker, tmp_path / "whole")
+    train(config, maker, tmp_path / "parts", stop_after=3)
+    torch.manual_seed(999)  # whatever happened in between
+    train(config, maker, tmp_path / "parts", resume=True)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name]), name
+
+
+def test_a_tiny_run_beats_doing_nothing(maker: BatchMaker, config: TrainConfig, tmp_path: Path) -> None:
+    longer = dataclasses.replace(
+        config,
+        steps=150,
+        rate=4e-3,
+        validate_every=1000,
+        phases=(dataclasses.replace(config.phases[0], until=1.0),),
+    )
+    state = train(longer, maker, tmp_path)
+    assert isinstance(state.average, FastNet)
+    before = after = 0.0
+    for step in range(1000, 1012):
+        batch = maker.batch(step)
+        window, validity, target = (torch.from_numpy(a) for a in (batch.window, batch.validity, batch.target))
+        with torch.no_grad():
+            cleaned = state.average.clean_planes(window, validity)
+        before += float((window[:, 1:2] - target).square().mean())
+        after += float((cleaned - target).square().mean())
+    assert 10 * math.log10(before / after) > 0.3
+
+
+def test_steps_leave_numbers_and_pictures(config: TrainConfig, maker: BatchMaker, tmp_path: Path) -> None:
+    seen = []
+
+    def validate(network: FastNet, sheet: Path) -> dict[str, float]:
+        seen.append(sheet.name)
+        return {"score": 1.5}
+
+    train(config, maker, tmp_path, validate=validate)
+    rows = metrics(tmp_path / "metrics.csv")
+    assert seen == ["step-0000004.png", "step-0000008.png"]
+    assert [(row["step"], row["value"]) for row in rows if row["name"] == "score"] == [
+        ("4", "1.5"),
+        ("8", "1.5"),
+    ]
+    assert (tmp_path / "config.toml").read_text().startswith('name = "tiny"')
+
+
+def test_metrics_are_averaged_between_rows(tmp_path: Path) -> None:
+    log = loop.MetricsLog(tmp_path / "m.csv", every=2)
+    for step, loss in ((1, 1.0), (2, 3.0), (3, 9.0)):
+        log.add(step, {"loss": loss})
+    rows = [row for row in metrics(tmp_path / "m.csv") if row["name"] == "loss"]
+    assert rows == [{"step": "2", "seconds": "", "name": "loss", "value": "2"}]
+
+
+def test_interrupting_leaves_a_checkpoint(
+    config: TrainConfig, maker: BatchMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = itertools.count()
+
+    def interrupted(state: checkpoint.TrainState, batch: Batch, config: TrainConfig) -> dict[str, float]:
+        if next(steps) == 2:
+            raise KeyboardInterrupt
+        return train_step(state, batch, config)
+
+    monkeypatch.setattr(loop, "train_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, maker, tmp_path)
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.safetensors")[1]["step"] == 2
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_weights(
+    config: TrainConfig, maker: BatchMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = BatchMaker.batch
+
+    def spoiled(self: BatchMaker, step: int) -> Batch:
+        batch = whole(self, step)
+        return dataclasses.replace(batch, target=batch.target * np.nan) if step == 5 else batch
+
+    monkeypatch.setattr(BatchMaker, "batch", spoiled)
+    with pytest.raises(TrainingDiverged, match=r"last good checkpoint is .*last\.safetensors"):
+        train(config, maker, tmp_path)
+    tensors, about = read_checkpoint(tmp_path / "checkpoints" / "last.safetensors")
+    assert about["step"] == 4
+    assert all(torch.isfinite(value).all() for value in tensors.values())
+
+
+def test_a_kill_while_writing_leaves_the_previous_checkpoint(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.safetensors"
+    state = new_state(config)
+    save_checkpoint(path, state, config.as_dict())
+
+    def killed(tensors: object, target: Path, metadata: object) -> None:
+        Path(target).write_bytes(b"half a file")
+        raise SystemExit(137)
+
+    monkeypatch.setattr(checkpoint, "save_file", killed)
+    state.step = 7
+    with pytest.raises(SystemExit):
+        save_checkpoint(path, state, config.as_dict())
+    assert read_checkpoint(path)[1]["step"] == 0
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(
+    config: TrainConfig, maker: BatchMaker, tmp_path: Path
+) -> None:
+    train(config, maker, tmp_path, stop_after=2)
+    other = dataclasses.replace(config, rate=1e-4, batch=2)
+    with pytest.raises(ConfigError, match="differs in batch, rate"):
+        train(other, maker, tmp_path, resume=True)
+    longer = dataclasses.replace(config, steps=3)
+    assert train(longer, maker, tmp_path, resume=True).step == 3
+
+
+def test_a_used_folder_is_not_overwritten(config: TrainConfig, maker: BatchMaker, tmp_path: Path) -> None:
+    train(config, maker, tmp_path, stop_after=1)
+    with pytest.raises(ConfigError, match="--resume"):
+        train(config, maker, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x10\0\0\0\0\0\0\0{}              ", b"nonsense" * 100])
+def test_damaged_checkpoints_are_named(config: TrainConfig, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "last.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(OpenError, match=r"last\.safetensors"):
+        load_checkpoint(path, new_state(config), config.as_dict())
+
+
+def test_the_rate_warms_up_and_falls(config: TrainConfig) -> None:
+    config = dataclasses.replace(config, steps=1000, warmup_steps=10, rate=1.0, last_rate=0.01)
+    assert learning_rate(config, 0) == pytest.approx(0.1)
+    assert learning_rate(config, 10) == pytest.approx(1.0, abs=0.01)
+    assert learning_rate(config, 500) == pytest.approx(0.505, abs=0.01)
+    assert learning_rate(config, 1000) == pytest.approx(0.01)
+
+
+def test_start_weights_are_taken_over(config: TrainConfig, maker: BatchMaker, tmp_path: Path) -> None:
+    torch.manual_seed(77)
+    given = FastNet(width=8, middle_width=8, middle_layers=1).state_dict()
+    slow = dataclasses.replace(config, rate=1e-12)
+    state = train(slow, maker, tmp_path, start=given, stop_after=1)
+    torch.testing.assert_close(state.average.state_dict(), given)
+
+
+def test_the_average_follows_slowly(config: TrainConfig, maker: BatchMaker) -> None:
+    state = new_state(config)
+    before = state.average.state_dict()["tail.weight"].clone()
+    state.step = 100
+    values = train_step(state, maker.batch(0), config)
+    moved = state.average.state_dict()["tail.weight"] - before
+    target = state.network.state_dict()["tail.weight"] - before
+    torch.testing.assert_close(moved, target * (1 - config.ema), atol=1e-7, rtol=1e-3)
+    assert math.isfinite(values["loss"])
