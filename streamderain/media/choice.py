@@ -15,6 +15,7 @@ from streamderain.errors import ConfigError
 from streamderain.media.codecs import (
     Colour,
     EncoderSettings,
+    check_pix_fmt,
     choose_pix_fmt,
     encoder_options,
     find_encoder,
@@ -88,6 +89,8 @@ def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str 
             f"{muxer} cannot hold {name} video; choose another --codec or extension "
             "(.mkv holds nearly everything)"
         )
+    if options.pix_fmt is not None:
+        check_pix_fmt(options.pix_fmt, codec=name)
     pix_fmt, loss = (options.pix_fmt, PixFmtLoss.NONE) if options.pix_fmt else choose_pix_fmt(name, source)
     hdr = hdr10_of(track.first)
     warnings = list(_loss_warnings(track, name, pix_fmt, loss))

@@ -101,7 +101,7 @@ def check_encoder_options(options: EncodeOptions) -> None:
         ConfigError: No such encoder or pixel format, or an option it does not have.
     """
     if options.pix_fmt is not None:
-        _check_pix_fmt(options.pix_fmt, codec=options.codec)
+        check_pix_fmt(options.pix_fmt, codec=options.codec)
     if options.codec is not None:
         encoder_options(options.codec, options)
 
@@ -347,7 +347,12 @@ def _reason(log: list[tuple[int, str, str]], error: Exception) -> str:
     return ", ".join(dict.fromkeys(lines)).replace(":,", ":") or str(getattr(error, "strerror", "") or error)
 
 
-def _check_pix_fmt(name: str, *, codec: str | None) -> None:
+def check_pix_fmt(name: str, *, codec: str | None) -> None:
+    """Checks a pixel format's name and, where an encoder is given, that it takes it.
+
+    Raises:
+        ConfigError: It does not exist, or the encoder does not take it; names those it takes.
+    """
     try:
         av.VideoFormat(name)
     except ValueError as error:

@@ -12,6 +12,7 @@ from typing import Any
 import av
 
 from streamderain.errors import EncodeError, OpenError
+from streamderain.media.jpeg_tags import with_jpeg_tags
 from streamderain.media.sink import PartialFile, write_error
 
 
@@ -24,6 +25,7 @@ class ImageOutlet:
         overwrite: Whether existing files may be replaced.
         name: Name of the target, for messages.
         folder: Folder to make first, where it does not exist yet; None where it does.
+        tags: Gives from a pts the JPEG segments its source had; None for other kinds.
 
     Raises:
         OpenError: The folder cannot be made.
@@ -37,8 +39,10 @@ class ImageOutlet:
         overwrite: bool,
         name: str,
         folder: Path | None = None,
+        tags: Callable[[int], bytes] | None = None,
     ) -> None:
         self.name = name
+        self._tags = tags
         self._place = place
         self._limit = limit
         self._overwrite = overwrite
@@ -99,7 +103,10 @@ class ImageOutlet:
                 f"{self.name} holds one picture and the source has more; "
                 "name a folder (frames/), a pattern (frames/%06d.png) or a video file"
             )
-        path = self._place(number, self._times.popleft())
+        pts = self._times.popleft()
+        path = self._place(number, pts)
+        if self._tags is not None:
+            data = with_jpeg_tags(data, self._tags(pts))
         file = PartialFile(path, overwrite=self._overwrite)
         try:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -251,4 +252,11 @@ def chapters(source: MediaSource) -> list[Any]:
 def display_matrix(frame: av.VideoFrame) -> list[int] | None:
     """The nine numbers that say how players turn or mirror the picture; None where they do not."""
     raw = side_data(frame).get(SideType.DISPLAYMATRIX)
-    return None if raw is None else list(struct.unpack("9i", raw[:36]))
+    if raw is not None:
+        return list(struct.unpack("9i", raw[:36]))
+    if not frame.rotation:
+        return None
+    # Beside side data that PyAV has no name for (EXIF) only the angle can be read.
+    angle = math.radians(frame.rotation)
+    cosine, sine = round(math.cos(angle) * (1 << 16)), round(math.sin(angle) * (1 << 16))
+    return [cosine, -sine, 0, sine, cosine, 0, 0, 0, 1 << 30]

@@ -18,6 +18,7 @@ from streamderain.media.copied import Passenger, choose_passengers, describe, fi
 from streamderain.media.encoder import VideoEncoder
 from streamderain.media.images import ImageSequence
 from streamderain.media.images_out import ImageOutlet
+from streamderain.media.jpeg_tags import jpeg_tags
 from streamderain.media.outlet import (
     MOV_FAMILY,
     ContainerOutlet,
@@ -119,6 +120,7 @@ class _Opening:
             overwrite=self._options.overwrite,
             name=target.text,
             folder=target.path if target.kind == "folder" else None,
+            tags=self._jpeg_tags(target, suffix),
         )
         outlets.append(outlet)
         encoders[0].listeners.append(outlet.note)
@@ -155,6 +157,18 @@ class _Opening:
             raise
         outlets.append(outlet)
         self._say_clock(target, outlet)
+
+    def _jpeg_tags(self, target: Target, suffix: str) -> Callable[[int], bytes] | None:
+        """Gives the tags of the JPEG that a picture was made of; warns where an orientation is lost."""
+        codec, source = image_codec(suffix), self._source
+        info = source.tracks[0].info
+        if codec == "mjpeg" and isinstance(source, ImageSequence):
+            return lambda pts: jpeg_tags(_image_of(source, pts))
+        if codec == info.codec == "mjpeg" and info.rate_fps is None:
+            return lambda pts: jpeg_tags(Path(source.path))
+        if source.tracks[0].first.rotation and codec not in ("png", "tiff"):
+            self._say(target, [f"{suffix} files do not keep the rotation of the picture"])
+        return None
 
     def outputs(self) -> list[MediaOutput]:
         return [MediaOutput(encoders, tuple(outlets)) for encoders, outlets in self._groups.values()]
@@ -276,12 +290,14 @@ def _place(target: Target, source: MediaSource, suffix: str) -> Callable[[int, i
     if target.kind == "pattern":
         return lambda number, pts: target.path.with_name(target.path.name % (number + 1))
     if isinstance(source, ImageSequence):
-        names = [path.stem for path in source.paths]
-        time_base = source.tracks[0].info.time_base
-        return lambda number, pts: (
-            target.path / (f"{names[round((pts * time_base + source.offset_s) * source.rate)]}{suffix}")
-        )
+        images = source
+        return lambda number, pts: target.path / f"{_image_of(images, pts).stem}{suffix}"
     return lambda number, pts: target.path / f"{number + 1:06d}{suffix}"
+
+
+def _image_of(source: ImageSequence, pts: int) -> Path:
+    time_s = pts * source.tracks[0].info.time_base + source.offset_s
+    return source.paths[round(time_s * source.rate)]
 
 
 def _image_suffix(target: Target, source: MediaSource) -> str:

@@ -404,3 +404,44 @@ def test_other_containers_take_every_frame(tmp_path: Path, suffix: str) -> None:
     source = write(tmp_path / "in.mp4", Video(frames=9, b_frames=2), audio=[Sound()])
     write_through(source, tmp_path / f"out.{suffix}")
     assert len(decoded(tmp_path / f"out.{suffix}")) == 9
+
+
+def exif(orientation: int) -> bytes:
+    """A JPEG segment with an orientation, as cameras write it."""
+    entry = (0x0112).to_bytes(2, "big") + (3).to_bytes(2, "big") + (1).to_bytes(4, "big")
+    table = b"\x00\x01" + entry + orientation.to_bytes(2, "big") + b"\x00\x00" + bytes(4)
+    body = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08" + table
+    return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def test_a_photo_keeps_its_orientation(tmp_path: Path) -> None:
+    plain = image_bytes("mjpeg", 64, 48, "yuvj420p")
+    source = tmp_path / "in.jpg"
+    source.write_bytes(plain[:2] + exif(6) + plain[2:])
+    warnings = [write_through(source, tmp_path / name) for name in ("out.jpg", "out.png", "out.bmp")]
+
+    assert exif(6) in (tmp_path / "out.jpg").read_bytes()
+    assert [decoded(tmp_path / f"out.{suffix}")[0].rotation for suffix in ("jpg", "png")] == [-90, -90]
+    assert warnings[0] == []
+    assert any("rotation" in warning for warning in warnings[2])
+
+
+def test_a_timecode_track_is_made_again(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.mov", Video(frames=4, metadata={"timecode": "01:00:00:00"}))
+    assert write_through(source, tmp_path / "out.mp4", tmp_path / "out.mkv") == []
+    assert carried(tmp_path / "out.mp4", "data")[0].metadata["timecode"] == "01:00:00:00"
+    assert probe(tmp_path / "out.mkv").video[0].metadata["TIMECODE"] == "01:00:00:00"
+
+
+def test_hevc_in_mp4_has_the_tag_apple_reads(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.mkv", Video(frames=2))
+    write_through(source, tmp_path / "out.mp4", codec="libx265")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].codec_context.codec_tag == "hvc1"
+
+
+def test_dispositions_stay_as_they_were(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.mp4", Video(frames=3), audio=[Sound(), Sound()])
+    write_through(source, tmp_path / "out.mkv")
+    with av.open(str(source)) as before, av.open(str(tmp_path / "out.mkv")) as after:
+        assert [s.disposition for s in after.streams] == [s.disposition for s in before.streams]
