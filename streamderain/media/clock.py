@@ -27,6 +27,7 @@ class Timeline:
         self._pause = max(PAUSE_S / time_base, PAUSE_STEPS * step)
         self._last: int | None = None
         self._anchor = Fraction(0)
+        self._known = False
         self.repaired = 0
         self.invented = 0
 
@@ -34,14 +35,16 @@ class Timeline:
         """Returns the time of the next frame, in units of the time base.
 
         A missing time is counted on from the last one by the frame rate; one that does not increase becomes
-        the next possible. Both are counted.
+        the next possible. Both are counted, but for missing times after known ones: the last frames that
+        come out of a decoder often have none.
         """
         if pts is None:
             self._anchor = self._anchor if self._last is None else self._anchor + self._step
             placed = round(self._anchor)
-            self.invented += 1
+            self.invented += not self._known
         else:
             placed = pts
+            self._known = True
         if self._last is not None and placed <= self._last:
             placed = self._last + 1
             self.repaired += 1

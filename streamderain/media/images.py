@@ -138,7 +138,7 @@ class ImageSequence:
 
     def close(self) -> None:
         """Releases the images. Idempotent."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
         self.container.close()
 
     def _wanted(self) -> range:

@@ -94,7 +94,8 @@ class Lane:
         self._deinterlace = deinterlace
         self._threads = threads
         self.timeline = Timeline(1 / (self.rate or DEFAULT_RATE) / self.time_base, self.time_base)
-        self._tracked = stream.codec_context.name in ONE_PACKET_ONE_PICTURE
+        by_time = stream.container.format.name != "avi"  # whose packets have no display times
+        self._tracked = by_time and stream.codec_context.name in ONE_PACKET_ONE_PICTURE
         self._pending: set[int] = set()
         self._spoilt: set[int] = set()
         self._kind: tuple[int, int, str] | None = None
@@ -128,8 +129,9 @@ class Lane:
         """
         self._check_kind(picture)
         lost = self._lost_before(picture)
-        pause = picture.pts is not None and self.timeline.is_pause(picture.pts)
-        pts = self.timeline.place(picture.pts)
+        stamp = picture.pts if picture.pts is not None else picture.dts
+        pause = stamp is not None and self.timeline.is_pause(stamp)
+        pts = self.timeline.place(stamp)
         time_s = float(pts * self.time_base)
         if self.first_s is None:
             self.first_s = pts * self.time_base

@@ -8,10 +8,10 @@ import re
 import stat
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
-from av.container import InputContainer
+from av.container import Flags, InputContainer
 
 from streamderain.errors import DecodeError, MediaError, OpenError, UnsupportedFormat
 
@@ -58,6 +58,10 @@ def open_container(path: str) -> InputContainer:
         container = av.open(_target(path), timeout=_timeout(path), metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         raise _explained(path, name, error) from error
+    if container.format.name == "avi":
+        # AVI stores no display times, and those that FFmpeg makes up for H.264 with B-frames are out of
+        # order; without them each frame carries the time at which the decoder gave it, which is right.
+        container.flags &= ~cast(int, Flags.gen_pts.value)
     if container.format.name in _TEXT_FORMATS:
         container.close()
         raise OpenError(f"{name} is text, not a video or a picture")
@@ -97,6 +101,13 @@ def nothing_decoded(path: str, container: InputContainer, *, encrypted: bool) ->
         return UnsupportedFormat(f"{name} is encrypted (DRM); streamderain needs an unprotected copy")
     if is_pipe(path) and "mp4" in container.format.name:
         return OpenError(_pipe_needs_index(name))
+    if not any(stream.codec_context for stream in container.streams.video):
+        return UnsupportedFormat(f"{name} holds video in a codec that FFmpeg has no decoder for")
+    if container.format.name == "webp_pipe":
+        return UnsupportedFormat(
+            f"{name} cannot be decoded: it is damaged, or an animated WebP, which FFmpeg does not read. "
+            "Convert an animation to GIF, APNG or a video first"
+        )
     codecs = ", ".join(sorted({s.codec_context.name for s in container.streams.video if s.codec_context}))
     return DecodeError(
         f"{name} opened as {container.format.name}, but no picture of it can be decoded "

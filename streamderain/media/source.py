@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -214,10 +213,6 @@ def open_source(path: str, options: ReadOptions) -> FileSource:
         UnsupportedFormat: Interlaced without ``deinterlace``, encrypted, or pictures of an unknown kind.
         ConfigError: The clip begins behind the end.
     """
-    with contextlib.suppress(ValueError):
-        av.logging.set_level(
-            None
-        )  # FFmpeg's own chatter would garble the progress view; errors carry the facts
     return FileSource(path, options)
 
 
@@ -269,4 +264,5 @@ def _duration_s(lane: Lane, container: InputContainer) -> Fraction | None:
 
 
 def _is_image(container: InputContainer) -> bool:
-    return container.format.name == "image2" or container.format.name.endswith("_pipe")
+    one_picture = container.name.lower().endswith((".avif", ".heic", ".heif")) and len(container.streams) == 1
+    return one_picture or container.format.name == "image2" or container.format.name.endswith("_pipe")

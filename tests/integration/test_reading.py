@@ -62,7 +62,8 @@ WHOLE = [
     video("raw.m2v", codec="mpeg2video", rate=Fraction(30_000, 1001)),
     video("wmv.asf", codec="wmv2"),
     video("raw.y4m", codec="wrapped_avframe"),
-    video("fragmented.mp4", codec="libx264", frames=25),
+    file("fragmented.mp4", Video(frames=25), options={"movflags": "frag_keyframe+empty_moov"}),
+    file("faststart.mp4", Video(frames=25), options={"movflags": "faststart"}),
     # codecs
     video("hevc.mp4", codec="libx265"),
     video("hevc 10 bits.mp4", codec="libx265", pix_fmt="yuv420p10le"),
@@ -104,7 +105,13 @@ WHOLE = [
     video("late.ts", start_s=Fraction(100)),
     video("b frames.mp4", b_frames=3, frames=25),
     video("b frames.ts", b_frames=3, frames=25),
-    video("b frames.avi", codec="mpeg4", b_frames=2, frames=25),
+    video("b frames mpeg4.avi", codec="mpeg4", b_frames=2, frames=25),
+    video(
+        "b frames.webm", codec="libvpx-vp9", frames=40, options={"auto-alt-ref": "1", "lag-in-frames": "25"}
+    ),
+    video(
+        "open gop.mkv", codec="libx265", frames=60, gop=20, options={"x265-params": "open-gop=1:bframes=4"}
+    ),
     video("one frame.mp4", frames=1),
     # everything beside the picture
     video("rotated.mp4", rotation=90),
@@ -214,6 +221,22 @@ def test_raw_streams_get_times_from_the_frame_rate_and_say_so(tmp_path: Path) ->
         Fraction(i * 1001, 30_000) for i in range(31)
     ]
     assert "31 frames have no time" in "".join(source.warnings)
+    source.close()
+
+
+@pytest.mark.parametrize("b_frames", [1, 2, 3])
+def test_h264_with_b_frames_in_avi_has_even_times(b_frames: int, tmp_path: Path) -> None:
+    """FFmpeg's own are out of order there: AVI stores none."""
+    options = {"preset": "medium"}
+    path = write_video(tmp_path / "a.avi", b_frames=b_frames, frames=40, gop=15, options=options)
+    source = open_source(str(path), ReadOptions())
+    frames = list(source.frames(lambda packet: None))
+    assert {after.pts - before.pts for before, after in pairwise(frames)} == {1}
+    assert 0 <= frames[0].pts <= 2
+    for frame, want in zip(frames, decoded(path), strict=True):
+        assert (frame.planes[0] == component_planes(want)[0]).all()
+    assert not source.damage
+    assert not source.warnings
     source.close()
 
 

@@ -91,6 +91,16 @@ def no_keyframe(folder: Path) -> Path:
     return remux(write_video(folder / "a.mkv", frames=8, gop=100), folder / "b.mkv", drop=[0])
 
 
+def unknown_codec(folder: Path) -> Path:
+    path = write_video(folder / "unknown.mkv")
+    path.write_bytes(path.read_bytes().replace(b"V_MPEG4/ISO/AVC", b"V_XXXXX/ISO/AVC"))
+    return path
+
+
+def animated_webp(folder: Path) -> Path:
+    return write_video(folder / "animated.webp", codec="libwebp_anim", frames=5)
+
+
 def renamed_text(folder: Path) -> Path:
     return text_file(folder / "video.mp4")
 
@@ -114,6 +124,8 @@ HOPELESS: list[tuple[Callable[[Path], Path], type[MediaError], str]] = [
     (lambda folder: encrypted(folder / "drm.mp4"), UnsupportedFormat, "is encrypted"),
     (cut_in_the_header, MediaError, "short.mkv"),
     (broken_png, DecodeError, "no picture of it can be decoded"),
+    (unknown_codec, UnsupportedFormat, "a codec that FFmpeg has no decoder for"),
+    (animated_webp, UnsupportedFormat, "animated WebP.*Convert"),
     (no_keyframe, DecodeError, "no picture of it can be decoded"),
 ]
 

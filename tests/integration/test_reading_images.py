@@ -37,6 +37,7 @@ STILLS: list[tuple[str, dict[str, Any], str]] = [
     ("a.ppm", {"codec": "ppm", "pix_fmt": "rgb24"}, "rgb24"),
     ("a.pgm", {"codec": "pgm", "pix_fmt": "gray"}, "gray"),
     ("a.j2k", {"codec": "jpeg2000", "pix_fmt": "rgb24"}, "rgb24"),
+    ("a.avif", {"codec": "avif", "pix_fmt": "yuv420p"}, "yuv420p"),
     ("a.dpx", {"codec": "dpx", "pix_fmt": "gbrp10be"}, "gbrp10le"),
 ]
 
@@ -61,7 +62,10 @@ def sequence_in(folder: Path, **options: Any) -> ImageSequence:
 def test_a_still_is_one_frame_without_a_rate(
     name: str, kind: dict[str, Any], pix_fmt: str, tmp_path: Path
 ) -> None:
-    path = write_image(tmp_path / name, width=33, height=21, **kind)
+    if name.endswith("avif"):
+        path = write_video(tmp_path / name, codec="libsvtav1", frames=1, width=66, height=42)
+    else:
+        path = write_image(tmp_path / name, width=66, height=42, **kind)
     (spec,) = find_sources(str(path), ReadOptions())
     assert (spec.kind, spec.name) == ("still", name)
     source = open_spec(spec, ReadOptions())
@@ -69,9 +73,9 @@ def test_a_still_is_one_frame_without_a_rate(
     (info,) = source.streams
     assert len(frames) == 1
     assert (info.pix_fmt, info.rate_fps, info.frames) == (pix_fmt, None, 1)
-    assert frames[0].planes[0].shape == (21, 33)
+    assert frames[0].planes[0].shape == (42, 66)
     assert not source.damage
-    assert size_of(path) == (33, 21)
+    assert size_of(path) == (66, 42)
     source.close()
 
 
