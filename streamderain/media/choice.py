@@ -28,7 +28,8 @@ from streamderain.media.sink import Nowhere
 from streamderain.media.source import VideoTrack
 from streamderain.options import EncodeOptions
 
-BT709, FULL, LIMITED, PQ = 1, 2, 1, 16
+BT709, BT601 = 1, 5
+LIMITED, FULL = 1, 2
 
 _REAL_LOSS = (
     PixFmtLoss.ALPHA,
@@ -112,7 +113,7 @@ def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str 
         pix_fmt=pix_fmt,
         time_base=_time_base(track, muxer),
         rate_fps=track.info.rate_fps or Fraction(25),
-        colour=_colour(track, pix_fmt),
+        colour=_colour(track, name, pix_fmt),
         aspect=_aspect(track),
         options=tuple(sorted(encoding.items())),
         global_header=_wants_global_header(muxer),
@@ -240,14 +241,17 @@ def _wants_global_header(muxer: str) -> bool:
     return bool(av.ContainerFormat(muxer, "w").flags & 0x40)
 
 
-def _colour(track: VideoTrack, pix_fmt: str) -> Colour:
+def _colour(track: VideoTrack, codec: str, pix_fmt: str) -> Colour:
     first = track.first
     was_rgb, is_rgb = av.VideoFormat(track.info.pix_fmt).is_rgb, av.VideoFormat(pix_fmt).is_rgb
     primaries, transfer = int(first.color_primaries), int(first.color_trc)
     if is_rgb:
         return Colour(0, FULL, primaries, transfer)
+    if codec == "mjpeg":
+        # Readers of JPEG files expect BT.601, whatever the picture came from.
+        return Colour(BT601, FULL, primaries, transfer)
     if pix_fmt.startswith("yuvj"):
-        matrix = 2 if was_rgb else int(first.colorspace)
+        matrix = BT709 if was_rgb else int(first.colorspace)
         return Colour(matrix, FULL, primaries, transfer)
     if was_rgb:
         return Colour(BT709, LIMITED, primaries, transfer)

@@ -32,7 +32,7 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "libsvtav1": {"crf": "24", "preset": "8"},
     # Version 3 has slices with checksums, which is what archives use and what threads can share.
     "ffv1": {"level": "3", "slicecrc": "1", "g": "1"},
-    "mjpeg": {"qmin": "1", "qmax": "2", "huffman": "optimal"},
+    "mjpeg": {"qmin": "1", "qmax": "1", "huffman": "optimal"},
     "libwebp": {"lossless": "1"},
     "libwebp_anim": {"lossless": "1"},
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from fractions import Fraction
 
 import av
 import numpy as np
@@ -14,8 +13,6 @@ from streamderain.errors import EncodeError
 from streamderain.frame import Frame, Planes
 from streamderain.media.codecs import EncoderSettings, open_encoder
 from streamderain.media.pixels import component_planes
-
-_RGB_MATRIX = 0
 
 
 class VideoEncoder:
@@ -97,7 +94,12 @@ class VideoEncoder:
                 )
             self.settings = replace(settings, width=picture.width, height=picture.height)
             self.stream = open_encoder(self.settings)
-        if picture.format.name == settings.pix_fmt:
+        unspecified = 2
+        other_matrix = settings.colour.matrix != unspecified and picture.colorspace not in (
+            unspecified,
+            settings.colour.matrix,
+        )
+        if picture.format.name == settings.pix_fmt and not other_matrix:
             return picture
         return self._converted(picture)
 
@@ -161,8 +163,3 @@ def _matrix(tag: int, pixels: int) -> int:
     if tag in (1, 4, 5, 6, 7, 9):
         return {6: 5}.get(tag, tag)
     return 1 if pixels >= 1280 * 720 else 5
-
-
-def exact(pts_step: Fraction, time_base: Fraction) -> bool:
-    """Whether whole multiples of ``pts_step`` seconds are whole in ``time_base``."""
-    return (pts_step / time_base).denominator == 1
