@@ -57,6 +57,10 @@ def _rate_of(stream: av.VideoStream) -> Fraction | None:
     return stream.average_rate or stream.guessed_rate or stream.base_rate
 
 
+def _kind_of(picture: av.VideoFrame) -> tuple[int, int, str]:
+    return picture.width, picture.height, picture.format.name
+
+
 class Lane:
     """Decodes one video stream, repairs its times and counts what is broken.
 
@@ -99,6 +103,7 @@ class Lane:
         self._pending: set[int] = set()
         self._spoilt: set[int] = set()
         self._kind: tuple[int, int, str] | None = None
+        self._odd: av.VideoFrame | None = None
         self._deinterlacer: Deinterlacer | None = None
         self._due: deque[_Due] = deque()
         self._index = 0
@@ -127,7 +132,8 @@ class Lane:
         Raises:
             UnsupportedFormat: Its size or pixel format differ from those before, or it is interlaced.
         """
-        self._check_kind(picture)
+        if not self._is_of_one_kind(picture):
+            return
         lost = self._lost_before(picture)
         stamp = picture.pts if picture.pts is not None else picture.dts
         pause = stamp is not None and self.timeline.is_pause(stamp)
@@ -160,6 +166,7 @@ class Lane:
         """Yields the frames still inside the deinterlacer, and records what was lost at the very end."""
         if self._deinterlacer is not None:
             yield from map(self._frame, self._deinterlacer.push(None))
+        self._failed += self._odd is not None
         if self._failed:
             lost = len(self._pending) if self._tracked else self._failed
             self._damage.add(Gap(self.position, self._last_s, None, max(lost, 1)))
@@ -235,20 +242,33 @@ class Lane:
         )  # pictures that lean on ones before the first are not shown
         return 0 if at_start or picture.interlaced_frame else len(missing)
 
-    def _check_kind(self, picture: av.VideoFrame) -> None:
-        """Refuses a change of size or pixel format: the encoder and the engine are made for one of each."""
-        kind = (picture.width, picture.height, picture.format.name)
-        if self._kind is None:
-            self._kind = kind
-        if picture.interlaced_frame:
-            self.interlaced += 1
+    def _is_of_one_kind(self, picture: av.VideoFrame) -> bool:
+        """Returns whether a picture has the size and format of those before.
+
+        One alone that differs has a broken header, and is lost; a second one shows that the video changed.
+
+        Raises:
+            UnsupportedFormat: It changed: the encoder and the engine are made for one kind.
+        """
+        kind = _kind_of(picture)
+        self._kind = self._kind or kind
+        self.interlaced += picture.interlaced_frame
         if kind == self._kind:
-            return
-        before, after = (f"{width}x{height} {pix_fmt}" for width, height, pix_fmt in (self._kind, kind))
+            self._failed += self._odd is not None
+            self._odd = None
+            return True
+        if self._odd is not None:
+            self._refuse_change(self._odd)
+        self._odd = picture
+        return False
+
+    def _refuse_change(self, picture: av.VideoFrame) -> None:
+        kinds = (self._kind or _kind_of(picture), _kind_of(picture))
+        before, after = (f"{width}x{height} {pix_fmt}" for width, height, pix_fmt in kinds)
         time_s = "an unknown time" if picture.pts is None else f"{float(picture.pts * self.time_base):.3f} s"
         raise UnsupportedFormat(
             f"{self._name}, video {self.position}: the picture changes from {before} to {after} at frame "
-            f"{self._index} ({time_s}). Split the file there and derain its parts one by one"
+            f"{self._index + len(self._due)} ({time_s}). Split the file there and derain its parts one by one"
         )
 
     def _progressive(self, picture: av.VideoFrame) -> list[av.VideoFrame]:

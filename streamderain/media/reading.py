@@ -280,6 +280,9 @@ class Reading:
                         self.continuity.mend(packet)
                         yield packet
                 return
+            except IndexError:
+                # After the last packet PyAV stumbles over a stream that FFmpeg found mid-file.
+                return
             except (av.error.FFmpegError, OSError) as error:
                 errors += 1
                 if errors >= READ_ERRORS_AT_MOST or is_pipe(self.path):

@@ -161,7 +161,8 @@ class FileSource:
             self._reading = Reading(self.path, self._options)
         if not self._prime(clip):
             raise ConfigError(
-                f"nothing of {self.name} lies at or after {self._options.start_s} s (-ss); it is shorter"
+                f"nothing of {self.name} lies at or after {self._options.start_s:g} s (-ss): it is shorter, "
+                "or what follows cannot be decoded"
             )
 
     def _prime(self, clip: Clip) -> bool:

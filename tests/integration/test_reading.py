@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from av import Packet, VideoFrame
 
 from streamderain.errors import UnsupportedFormat
 from streamderain.frame import Frame
@@ -113,6 +115,12 @@ WHOLE = [
         "open gop.mkv", codec="libx265", frames=60, gop=20, options={"x265-params": "open-gop=1:bframes=4"}
     ),
     video("one frame.mp4", frames=1),
+    file(
+        "edit list.mp4",  # the first five frames are there to be decoded, not shown
+        Video(frames=30, gop=30, pts=range(-5, 25)),
+        audio=[Sound()],
+        options={"avoid_negative_ts": "disabled"},
+    ),
     # everything beside the picture
     video("rotated.mp4", rotation=90),
     video("anamorphic.mp4", sar=Fraction(4, 3)),
@@ -335,6 +343,18 @@ def test_frames_outlive_their_source(tmp_path: Path) -> None:
     source.close()
     for frame, want in zip(frames, decoded(path), strict=True):
         assert (frame.planes[0] == component_planes(want)[0]).all()
+
+
+def test_nothing_piles_up_while_reading(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mkv", Video(frames=300), Video(frames=300, seed=1), audio=[Sound(seconds=12)])
+    source = open_source(str(path), ReadOptions())
+    most = 0
+    for frame in source.frames(lambda packet: None):
+        if frame.index % 50 == 0:
+            alive = sum(isinstance(thing, Frame | VideoFrame | Packet) for thing in gc.get_objects())
+            most = max(most, alive)
+    assert 1 < most < 40
+    source.close()
 
 
 READER = """

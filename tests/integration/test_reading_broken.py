@@ -27,6 +27,7 @@ from tests.support.media import (
     encrypted,
     flip_bits,
     garbage,
+    joined,
     picture,
     png_bytes,
     probe,
@@ -339,6 +340,43 @@ def test_a_stream_that_starts_between_keyframes_says_what_is_lost(tmp_path: Path
     assert len(frames) == 30
     assert len(frames) == len(decoded(path))
     assert not frames[0].cut or source.damage
+
+
+def _with_odd_pictures(folder: Path, *odd: int) -> Path:
+    """Writes a motion JPEG of 12 pictures, some of which have another size than their container says."""
+    small = write_video(folder / "small.mkv", codec="mjpeg", pix_fmt="yuvj420p", frames=12)
+    large = write_video(
+        folder / "large.mkv", codec="mjpeg", pix_fmt="yuvj420p", frames=12, width=80, height=48
+    )
+    with av.open(str(large)) as container:
+        others = [bytes(packet) for packet in container.demux() if packet.size]
+    with av.open(str(small)) as container, av.open(str(folder / "mixed.mkv"), "w") as out:
+        stream = out.add_stream_from_template(container.streams.video[0])
+        for number, packet in enumerate(packet for packet in container.demux() if packet.size):
+            copy: Any = av.Packet(others[number] if number in odd else bytes(packet))
+            copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            copy.is_keyframe, copy.stream = True, stream
+            out.mux(copy)
+    return folder / "mixed.mkv"
+
+
+@pytest.mark.parametrize("odd", [5, 11])
+def test_one_picture_of_another_size_has_a_broken_header(odd: int, tmp_path: Path) -> None:
+    source, frames = read(_with_odd_pictures(tmp_path, odd))
+    assert [round(frame.time_s * 25) for frame in frames] == [n for n in range(12) if n != odd]
+    assert source.damage.skipped_frames == 1
+
+
+def test_two_pictures_of_another_size_are_a_change(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedFormat, match=r"64x48 yuvj420p to 80x48 yuvj420p at frame 5 \(0.200 s\)"):
+        read(_with_odd_pictures(tmp_path, 5, 6))
+
+
+def test_a_stream_that_begins_in_the_middle_does_not_stop_reading(tmp_path: Path) -> None:
+    first = write_video(tmp_path / "1.ts", frames=20)
+    second = write(tmp_path / "2.ts", Video(frames=20, start_s=Fraction(4, 5)), audio=[Sound("mp2")])
+    _, frames = read(joined(tmp_path / "joined.ts", first, second))
+    assert len(frames) == 40
 
 
 def test_a_second_stream_without_pictures_is_left_out_with_a_warning(tmp_path: Path) -> None:
