@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -46,8 +47,11 @@ class SourceSpec:
     address: str = field(default="", repr=False)
 
 
-def find_sources(source: str, options: ReadOptions) -> list[SourceSpec]:
+def find_sources(source: str | Sequence[str], options: ReadOptions) -> list[SourceSpec]:
     """Returns what a source names, in natural order (``clip2`` before ``clip10``).
+
+    Several sources are files as a shell expands a pattern, which are seen as a folder of just these files, or
+    any other sources one after the other.
 
     In a folder or glob, images that are numbered without large holes and have one size are one video;
     others, and all of them with ``options.stills``, stand alone. Files of unknown kinds are passed over.
@@ -55,6 +59,8 @@ def find_sources(source: str, options: ReadOptions) -> list[SourceSpec]:
     Raises:
         OpenError: Nothing is there, or nothing that could be video or image.
     """
+    if not isinstance(source, str):
+        return _several(source, options)
     if source == STANDARD_INPUT:
         return [SourceSpec("video", "stdin.mkv", (Path(source),))]
     if is_address(source):
@@ -88,6 +94,13 @@ def natural_key(path: Path) -> tuple[object, ...]:
     """Returns a sort key that orders numbers by value."""
     parts = _NUMBER.split(str(path))
     return tuple((part.lower(), part) if index % 2 == 0 else int(part) for index, part in enumerate(parts))
+
+
+def _several(sources: Sequence[str], options: ReadOptions) -> list[SourceSpec]:
+    paths = [Path(source) for source in sources]
+    if all(path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES for path in paths):
+        return _specs_of(paths, options, place="the images", folder=paths[0].parent)
+    return _with_unique_names([spec for source in sources for spec in find_sources(source, options)])
 
 
 def _single(path: Path) -> SourceSpec:

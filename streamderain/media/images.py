@@ -19,7 +19,7 @@ from streamderain.frame import Frame, StreamInfo
 from streamderain.media.damage import Damage
 from streamderain.media.lane import Lane
 from streamderain.media.opening import check_file, open_container
-from streamderain.media.pixels import geometry_of
+from streamderain.media.pixels import geometry_of, working_format
 from streamderain.media.reading import decoder_threads
 from streamderain.media.source import VideoTrack
 from streamderain.media.trim import LEAD_IN, Trim, clip_of
@@ -93,7 +93,9 @@ class ImageSequence:
             rate=self.rate,
         )
         try:
-            first = self._lane.describe(_decode(paths[0], self._codec))
+            self._first = _decode(paths[0], self._codec)
+            first = self._lane.describe(self._first)
+            self._format = av.VideoFormat(working_format(self._first.format.name) or self._first.format.name)
         except BaseException:
             self.container.close()
             raise
@@ -116,7 +118,7 @@ class ImageSequence:
         """Yields the frames in order; ``copy`` is never called.
 
         Raises:
-            UnsupportedFormat: An image has another size or pixel format than the first.
+            UnsupportedFormat: An image has another size than the first, or a format the first's cannot hold.
         """
         for number, image in self._decoded():
             if self._is_after_hole(number):
@@ -128,6 +130,7 @@ class ImageSequence:
                 if number in self._kept:
                     self.warnings.append(str(error))
                 continue
+            picture = self._like_the_first(picture)
             picture.pts = number
             for frame in self._lane.accept(picture):
                 if number == self._kept.start:
@@ -140,6 +143,14 @@ class ImageSequence:
         """Releases the images. Idempotent."""
         self._pool.shutdown(cancel_futures=True)
         self.container.close()
+
+    def _like_the_first(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """Converts where nothing is lost: tools that shrink PNGs store gray ones or few colours as such."""
+        same_size = (picture.width, picture.height) == (self._first.width, self._first.height)
+        same_kind = picture.format.name == self._first.format.name
+        if same_size and (same_kind or _holds(self._format, picture.format)):
+            return picture.reformat(format=self._format.name, threads=1)
+        return picture
 
     def _wanted(self) -> range:
         """Returns the images to decode: those of the clip and two before."""
@@ -182,6 +193,18 @@ class ImageSequence:
             frames=len(self._kept),
             duration_s=float(len(self._kept) / self.rate),
         )
+
+
+def _holds(target: av.VideoFormat, source: av.VideoFormat) -> bool:
+    """Returns whether RGB of one format holds all that RGB, gray or a palette of another does."""
+    colours = [component for component in source.components if not component.is_alpha]
+    has_alpha = len(colours) < len(source.components)
+    return (
+        target.is_rgb
+        and (source.is_rgb or len(colours) == 1)
+        and target.components[0].bits >= colours[0].bits
+        and (not has_alpha or len(target.components) == 4)
+    )
 
 
 def _decode(path: Path, codec: str) -> av.VideoFrame:

@@ -104,6 +104,7 @@ class Lane:
         self._spoilt: set[int] = set()
         self._kind: tuple[int, int, str] | None = None
         self._odd: av.VideoFrame | None = None
+        self._are_files = rate is not None
         self._deinterlacer: Deinterlacer | None = None
         self._due: deque[_Due] = deque()
         self._index = 0
@@ -245,7 +246,8 @@ class Lane:
     def _is_of_one_kind(self, picture: av.VideoFrame) -> bool:
         """Returns whether a picture has the size and format of those before.
 
-        One alone that differs has a broken header, and is lost; a second one shows that the video changed.
+        One alone that differs has a broken header, and is lost; a second one shows that the video changed,
+        and so does one where each picture is a file of its own.
 
         Raises:
             UnsupportedFormat: It changed: the encoder and the engine are made for one kind.
@@ -257,8 +259,8 @@ class Lane:
             self._failed += self._odd is not None
             self._odd = None
             return True
-        if self._odd is not None:
-            self._refuse_change(self._odd)
+        if self._odd is not None or self._are_files:
+            self._refuse_change(self._odd or picture)
         self._odd = picture
         return False
 

@@ -159,6 +159,18 @@ def test_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert specs_of("run/rain_*.png") == [("sequence", "run.mp4", 3)]
 
 
+def test_several_sources_are_files_of_a_pattern_or_follow_each_other(tmp_path: Path) -> None:
+    run = write_sequence(tmp_path / "run", count=3)
+    clips = [write_video(tmp_path / "a.mp4"), write_video(tmp_path / "b.mkv").rename(tmp_path / "b.odd")]
+    names = [str(path) for path in (*reversed(run), *clips)]
+    options = ReadOptions()
+    assert [(spec.kind, spec.name) for spec in find_sources(names[:3], options)] == [("sequence", "run.mp4")]
+    assert [spec.name for spec in find_sources(names[3:], options)] == ["a.mp4", "b.odd"]
+    mixed = find_sources([str(tmp_path / "run"), names[3], names[3]], options)
+    assert [spec.kind for spec in mixed] == ["sequence", "video", "video"]
+    assert len({spec.name for spec in mixed}) == 3
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_a_file(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4").rename(tmp_path / "a[1].mp4")
     assert specs_of(tmp_path / "a[1].mp4") == [("video", "a[1].mp4", 1)]
@@ -223,21 +235,44 @@ def test_a_hole_in_the_numbers_is_a_cut_without_a_gap_in_time(tmp_path: Path) ->
     source.close()
 
 
-def test_an_image_of_another_format_ends_the_run_with_a_clear_error(tmp_path: Path) -> None:
-    paths = write_sequence(tmp_path, count=5)
-    write_image(paths[3], pix_fmt="gray")
+@pytest.mark.parametrize(
+    ("first", "other"), [("gray", "rgb24"), ("rgb24", "rgba"), ("rgb24", "rgb48be"), ("rgb24", "gray16be")]
+)
+def test_an_image_that_does_not_fit_ends_the_run_with_a_clear_error(
+    first: str, other: str, tmp_path: Path
+) -> None:
+    paths = write_sequence(tmp_path, count=5, pix_fmt=first)
+    write_image(paths[3], pix_fmt=other)
     source = sequence_in(tmp_path)
-    with pytest.raises(UnsupportedFormat, match="from 64x48 rgb24 to 64x48 gray at frame 3"):
+    with pytest.raises(UnsupportedFormat, match=f"from 64x48 {first} to 64x48 {other} at frame 3"):
         list(source.frames(lambda packet: None))
     source.close()
 
 
-def test_an_image_named_like_another_kind_is_read_as_what_it_is(tmp_path: Path) -> None:
-    paths = write_sequence(tmp_path, count=3)
-    write_image(paths[1], codec="bmp", pix_fmt="bgr24")
+@pytest.mark.parametrize(
+    ("first", "other", "common"),
+    [
+        ("rgb24", {"pix_fmt": "gray"}, "rgb24"),
+        ("rgb24", {"pix_fmt": "pal8"}, "rgb24"),
+        ("rgb24", {"codec": "bmp", "pix_fmt": "bgr24"}, "rgb24"),
+        ("pal8", {"pix_fmt": "rgba"}, "rgba"),
+        ("pal8", {"pix_fmt": "gray"}, "rgba"),
+    ],
+    ids=str,
+)
+def test_an_image_that_fits_is_converted(
+    first: str, other: dict[str, str], common: str, tmp_path: Path
+) -> None:
+    """Also one that is named like another kind."""
+    paths = write_sequence(tmp_path, count=5, pix_fmt=first)
+    write_image(paths[3], **other)
     source = sequence_in(tmp_path)
-    with pytest.raises(UnsupportedFormat, match="rgb24 to 64x48 bgr24"):
-        list(source.frames(lambda packet: None))
+    frames = list(source.frames(lambda packet: None))
+    assert [frame.pts for frame in frames] == [0, 1, 2, 3, 4]
+    assert {frame.picture.format.name for frame in frames} == {common}
+    wanted = decoded(paths[3])[0].reformat(format="rgb24").to_ndarray()
+    assert (np.stack(frames[3].planes, axis=-1) == wanted).all()
+    assert not source.damage
     source.close()
 
 
