@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -133,6 +132,9 @@ def default_codec(track: VideoTrack, muxer: str) -> str:
     source = track.info.pix_fmt
     if muxer == "webm":
         return _webm_codec(track)
+    if muxer == "avi":
+        # AVI has no times but the frame's number; with H.264 readers show the picture late by a frame or two.
+        return "mpeg4" if track.info.geometry.chroma == "420" else "mjpeg"
     if has_alpha(source) and muxer in ("matroska", "mov"):
         return "ffv1" if muxer == "matroska" else "prores_ks"
     if (hdr10_of(track.first) or _deeper(source)) and muxer_takes(muxer, "libx265"):
@@ -145,7 +147,8 @@ def default_codec(track: VideoTrack, muxer: str) -> str:
 @cache
 def muxer_takes(muxer: str, codec: str) -> bool:
     """Whether a container format writes a header for what an encoder makes."""
-    container = av.open(Nowhere(), "w", format=muxer)
+    sink = Nowhere()
+    container = av.open(sink, "w", format=muxer)
     opened = True
     try:
         stream = container.add_stream(codec, rate=25, width=64, height=64)
@@ -161,8 +164,8 @@ def muxer_takes(muxer: str, codec: str) -> bool:
         # An encoder that does not open says nothing about the container; opening it for real tells why.
         return not opened
     finally:
-        with contextlib.suppress(av.error.FFmpegError, ValueError, OSError):
-            container.close()
+        sink.closed = True
+        container.close()
     return True
 
 
@@ -217,7 +220,8 @@ def _with_fallbacks(settings: EncoderSettings, options: EncodeOptions) -> Iterat
     if options.pix_fmt is None:
         yield from finer
     # MPEG-4 part 2 counts time in at most 65535 parts of a second.
-    yield replace(settings, time_base=1 / settings.rate_fps)
+    ticks = settings.rate_fps.numerator * max(1, 65535 // settings.rate_fps.numerator)
+    yield replace(settings, time_base=Fraction(1, ticks))
 
 
 def _finer_chroma(settings: EncoderSettings) -> Iterator[str]:

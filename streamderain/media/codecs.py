@@ -33,6 +33,7 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
     # Version 3 has slices with checksums, which is what archives use and what threads can share.
     "ffv1": {"level": "3", "slicecrc": "1", "g": "1"},
     "mjpeg": {"qmin": "1", "qmax": "1", "huffman": "optimal"},
+    "mpeg4": {"qmin": "2", "qmax": "2"},
     "libwebp": {"lossless": "1"},
     "libwebp_anim": {"lossless": "1"},
 }

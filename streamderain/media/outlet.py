@@ -36,27 +36,36 @@ MOV_FAMILY = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v")
 """Formats of FFmpeg's mov muxer, which have edit lists and so times before zero."""
 
 
-def muxer_options(muxer: str, *, cover: bool = False) -> dict[str, str]:
+_FRAGMENT_US = 2_000_000
+"""At most this much, and what the encoder holds, is lost in a kill."""
+
+
+def muxer_options(muxer: str, *, cover: bool = False, adts: bool = False) -> dict[str, str]:
     """Options every file of this format is written with.
 
     Args:
         muxer: FFmpeg's name of the format.
         cover: Whether a cover picture is among the streams.
+        adts: Whether AAC with a header in every packet is (from MPEG-TS).
     """
     if muxer in MOV_FAMILY and cover:
         # A fragmented file gets an empty video track beside the cover, which players stumble over. The price
         # of a plain one: it cannot be read if the process is killed.
         return {}
+    if muxer in MOV_FAMILY and adts:
+        # With delay_moov FFmpeg does not strip those headers and then refuses the packets. Edit lists keep
+        # the times instead, though not in what a kill leaves behind.
+        return {"movflags": "hybrid_fragmented", "use_editlist": "1", "frag_duration": str(_FRAGMENT_US)}
     if muxer in MOV_FAMILY:
         return {
             # Readable after a kill, an ordinary file after a clean end. Without delay_moov the muxer moves
             # all times to begin at 0 and forgets that a stream began late.
             "movflags": "hybrid_fragmented+delay_moov",
-            "frag_duration": str(2_000_000),
+            "frag_duration": str(_FRAGMENT_US),
         }
     if muxer in ("matroska", "webm"):
         # Otherwise the muxer marks streams as default that were not, and keeps five seconds to itself.
-        return {"default_mode": "passthrough", "cluster_time_limit": str(2_000)}
+        return {"default_mode": "passthrough", "cluster_time_limit": str(_FRAGMENT_US // 1000)}
     return {}
 
 
@@ -94,6 +103,7 @@ class ContainerOutlet:
         self._sink = sink
         self._lock = threading.Lock()
         self._closed = False
+        self._wrote = False
         self._container = av.open(
             sink, "w", format=muxer, container_options=dict(options), buffer_size=1 << 18
         )
@@ -148,8 +158,12 @@ class ContainerOutlet:
         Raises:
             OutputFull: The disk, quota or size limit is full.
             MediaError: The write failed otherwise.
+            EncodeError: No packet came.
         """
         with self._lock:
+            if not self._wrote:
+                # FFmpeg crashes on the trailer of some empty files.
+                raise EncodeError(f"{self.name}: nothing to write; the source gave no picture and no sound")
             self._closed = True
             self._translated(self._container.close)
             self._sink.keep()
@@ -212,6 +226,7 @@ class ContainerOutlet:
 
     def _write(self, packet: av.Packet[Any], stream: Any) -> None:
         packet.stream = stream
+        self._wrote = True
         self._translated(lambda: self._container.mux(packet))
 
     def _translated(self, action: Callable[[], _T]) -> _T:

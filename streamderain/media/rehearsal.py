@@ -22,8 +22,8 @@ from streamderain.media.copied import Passenger
 from streamderain.media.hdr import side_data
 from streamderain.media.timing import lent
 
-_SIDE = 64
-"""Width and height of the rehearsed pictures; nothing that is looked at depends on them."""
+_SIDE = 256
+"""Width and height of the rehearsed pictures; nothing looked at depends on them, hardware wants so many."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,21 @@ def rehearse(
         What is lost. Nothing where the rehearsal itself fails: the real start tells why.
     """
     small = replace(settings, width=_SIDE, height=_SIDE)
+    data = io.BytesIO()
+    container = av.open(data, "w", format=muxer, container_options=dict(options))
     try:
-        with av.open(data := io.BytesIO(), "w", format=muxer, container_options=dict(options)) as container:
-            container.metadata.update(metadata)
-            if chapters:
-                container.set_chapters([_chapter()])
-            _write(container, small, matrix=matrix, sounds=sounds)
+        container.metadata.update(metadata)
+        if chapters:
+            container.set_chapters([_chapter()])
+        _write(container, small, matrix=matrix, sounds=sounds)
+        container.close()
         data.seek(0)
         return _compared(data, small, matrix=matrix, metadata=metadata, chapters=chapters)
     except (av.error.FFmpegError, OSError, ValueError, IndexError, StopIteration, EncodeError):
         return Lost()
+    finally:
+        data.close()  # Whatever happened, no trailer is written now.
+        container.close()
 
 
 def _write(

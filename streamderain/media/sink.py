@@ -80,6 +80,11 @@ class PartialFile:
         self._dead = False
         self.partial, self._fd = _create_beside(path)
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was kept or discarded. PyAV writes no trailer into a closed file."""
+        return self._dead
+
     def write(self, data: bytes) -> int:
         """Writes all of ``data``; returns its length.
 
@@ -177,6 +182,11 @@ class StandardOutput:
         self._dead = False
         self._written = 0
 
+    @property
+    def closed(self) -> bool:
+        """Whether the writing ended. PyAV writes no trailer into a closed file."""
+        return self._dead
+
     def write(self, data: bytes) -> int:
         """Writes all of ``data``; waits while the reader is slow.
 
@@ -217,9 +227,15 @@ class StandardOutput:
 
 
 class Nowhere:
-    """A sink for trials: takes everything, keeps nothing, and can be sought."""
+    """A sink for trials: takes everything, keeps nothing, and can be sought.
+
+    Attributes:
+        closed: Set it before closing the container: PyAV then writes no trailer, and FFmpeg crashes on that
+            of a fragmented mp4 without packets.
+    """
 
     def __init__(self) -> None:
+        self.closed = False
         self._place = 0
 
     def write(self, data: bytes) -> int:

@@ -131,7 +131,7 @@ class _Opening:
         self._say(target, [warning for choice in choices for warning in choice.warnings])
         self._say_changes(target, choices, encoders)
         video = [encoder.stream for encoder in encoders]
-        options = muxer_options(target.muxer, cover=self._has_cover())
+        options = muxer_options(target.muxer, cover=self._has_cover(), adts=self._has_adts())
         passengers, missing = choose_passengers(
             self._source.copied, target.muxer, video=video, options=options, path=self._source.path
         )
@@ -216,6 +216,10 @@ class _Opening:
     def _has_cover(self) -> bool:
         return any(stream.disposition & Disposition.attached_pic for stream in self._source.copied)
 
+    def _has_adts(self) -> bool:
+        contexts = [stream.codec_context for stream in self._source.copied if stream.type == "audio"]
+        return any(context.name == "aac" and not context.extradata for context in contexts)
+
     def _rehearsed(
         self,
         target: Target,
@@ -242,7 +246,7 @@ class _Opening:
     def _say_changes(
         self, target: Target, choices: Sequence[Choice], encoders: Sequence[VideoEncoder]
     ) -> None:
-        for choice, encoder in zip(choices, encoders, strict=True):
+        for track, choice, encoder in zip(self._source.tracks, choices, encoders, strict=True):
             wanted, got = choice.candidates[0], encoder.settings
             if got.pix_fmt != wanted.pix_fmt:
                 self._say(
@@ -253,6 +257,8 @@ class _Opening:
                         "which needs an even size"
                     ],
                 )
+            if target.muxer == "avi" and track.stream.base_rate != track.stream.average_rate:
+                self._say(target, ["avi shows its frames at one steady rate: uneven times are moved to it"])
             if got.time_base != wanted.time_base:
                 self._say(
                     target, [f"{got.codec} cannot count time as finely as the source: times are rounded"]

@@ -488,3 +488,41 @@ def test_full_range_without_a_j_format_stays_full(tmp_path: Path) -> None:
     assert after.color_range == 2
     difference = before.to_ndarray()[:48].astype(int) - after.to_ndarray()[:48]
     assert np.abs(difference).mean() < 2
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts"])
+def test_sound_of_a_transport_stream_is_copied(tmp_path: Path, suffix: str) -> None:
+    source = write(tmp_path / "in.ts", Video(frames=20, b_frames=2), audio=[Sound(seconds=0.8)])
+    target = tmp_path / f"out.{suffix}"
+    write_through(source, target)
+
+    before, after = probe(source), probe(target)
+    old, new = before.of_kind("audio")[0], after.of_kind("audio")[0]
+    assert len(new.digests) == len(old.digests)
+    lead_before = [a - b for a, b in zip(old.times, before.video[0].times, strict=False)]
+    lead_after = [a - b for a, b in zip(new.times, after.video[0].times, strict=False)]
+    assert all(abs(a - b) <= Fraction(1, 500) for a, b in zip(lead_before, lead_after, strict=True))
+    if suffix in ("mp4", "mov"):
+        assert after.video[0].times == before.video[0].times
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuvj422p"])
+def test_avi_stays_in_step_with_its_sound(tmp_path: Path, pix_fmt: str) -> None:
+    codec = "libx264" if pix_fmt == "yuv420p" else "mjpeg"
+    video = Video(codec=codec, pix_fmt=pix_fmt, frames=10, b_frames=2)
+    source = write(tmp_path / "in.mov", video, audio=[Sound(codec="pcm_s16le")])
+    write_through(source, tmp_path / "out.avi")
+
+    facts = probe(tmp_path / "out.avi")
+    assert facts.video[0].times == tuple(Fraction(n, 25) for n in range(10))
+    assert facts.of_kind("audio")[0].times[0] == 0
+    assert facts.video[0].pix_fmt == pix_fmt
+
+
+def test_an_encoder_with_coarse_time_still_keeps_uneven_times(tmp_path: Path) -> None:
+    video = Video(frames=7, pts=UNEVEN, time_base=Fraction(1, 90000))
+    source = write(tmp_path / "in.mp4", video)
+    warnings = write_through(source, tmp_path / "out.mp4", codec="mpeg4")
+    pairs = zip(probe(source).video[0].times, probe(tmp_path / "out.mp4").video[0].times, strict=True)
+    assert all(abs(old - new) < Fraction(1, 20000) for old, new in pairs)
+    assert any("mpeg4 cannot count time" in warning for warning in warnings)

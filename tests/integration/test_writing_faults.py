@@ -166,12 +166,25 @@ def test_a_special_file_is_no_target(tmp_path: Path, source: Path) -> None:
         check_targets([source], [str(tmp_path / "pipe.mp4")], EncodeOptions(overwrite=True))
 
 
-def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path: Path, source: Path) -> None:
-    require(os.geteuid() != 0, "a user who is not root (root may write anywhere)")
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o500)
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Path]:
+    """A folder that may not be written to; root needs a read-only file system for that."""
+    place = tmp_path / "locked"
+    place.mkdir(mode=0o500)
+    if os.geteuid() != 0:
+        yield place
+        return
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True)
+    require(done.returncode == 0, "the right to mount a read-only file system")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused(locked: Path, source: Path) -> None:
     with pytest.raises(OpenError, match="no permission"):
         check_targets([source], [str(locked / "out.mp4")], EncodeOptions())
+    with pytest.raises(OpenError, match="cannot write into"):
+        PartialFile(locked / "out.mp4", overwrite=False)
 
 
 def test_sound_cannot_be_the_target_of_a_video(tmp_path: Path, source: Path) -> None:
@@ -356,3 +369,28 @@ def test_a_picture_of_another_size_is_refused_in_words(tmp_path: Path, source: P
 def test_errors_name_their_kind() -> None:
     assert issubclass(OutputFull, MediaError)
     assert OutputFull("x").exit_code == 3
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_target_that_got_nothing_is_refused_and_removed(tmp_path: Path, suffix: str) -> None:
+    source = write(tmp_path / "in.ts", Video(frames=10), audio=[Sound()])
+    done = run_python(  # FFmpeg crashes on the trailer of an empty fragmented mp4
+        """
+        import sys
+        from streamderain.errors import EncodeError
+        from streamderain.media.source import open_source
+        from streamderain.media.targets import open_outputs
+        from streamderain.options import EncodeOptions, ReadOptions
+        outputs, _ = open_outputs(open_source(sys.argv[1], ReadOptions()), [sys.argv[2]], EncodeOptions())
+        try:
+            outputs[0].outlets[0].finish()
+        except EncodeError as error:
+            print(error)
+        outputs[0].outlets[0].abort()
+        """,
+        source,
+        tmp_path / f"out.{suffix}",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nothing to write" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.ts"]
