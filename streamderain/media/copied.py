@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from av.stream import Disposition
 from av.subtitles.codeccontext import SubtitleCodecContext
 
 from streamderain.media.sink import Nowhere
+
+_LOG = logging.getLogger(__name__)
 
 _LOOK_AHEAD = 200
 """Packets looked at to find where every audio stream begins."""
@@ -117,7 +120,12 @@ class Reworded:
     def packets(self, packet: av.Packet[Any]) -> Sequence[av.Packet[Any]]:
         """The same text in the other codec; none for a packet without text."""
         assert self._encoder is not None
-        text = self._decoder.decode2(packet)
+        try:
+            text = self._decoder.decode2(packet)
+        except av.error.InvalidDataError:
+            # One broken line of text is no reason to give up the video.
+            _LOG.warning("%s: the text at pts %s is damaged and left out", describe(self.source), packet.pts)
+            return ()
         if text is None or not text.rects:
             return ()
         written = self._encoder.encode_subtitle(text)
@@ -156,9 +164,8 @@ def choose_passengers(
             (p for p in _guises(stream, muxer, path) if fits([*taken, p], muxer, video, options)), None
         )
         if passenger is None:
-            warnings.append(
-                f"{muxer} cannot hold {describe(stream)}: it is left out (.mkv holds nearly everything)"
-            )
+            hint = "" if muxer == "matroska" else " (.mkv holds nearly everything)"
+            warnings.append(f"{muxer} cannot hold {describe(stream)}: it is left out{hint}")
             continue
         taken.append(passenger)
         if isinstance(passenger, Reworded) and stream.codec_context.codec.name in ("ass", "ssa"):

@@ -61,9 +61,15 @@ class VideoEncoder:
             listener(pts)
         picture = self._fitted(picture, frame)
         picture.pict_type = 0  # The decoder's choice of I, P and B frames would otherwise be forced.
+        duration = picture.duration
         picture.time_base = self.settings.time_base
         picture.pts = pts
-        return self._encode(picture, frame)
+        if frame.time_base != self.settings.time_base:
+            picture.duration = round(duration * frame.time_base / self.settings.time_base)
+        try:
+            return self._encode(picture, frame)
+        finally:
+            picture.duration = duration  # Another encoder may get this picture next.
 
     def flush(self) -> Sequence[av.Packet[av.VideoStream]]:
         """Returns the packets still inside the encoder.

@@ -209,7 +209,7 @@ class ContainerOutlet:
         matrix = display_matrix(track.first)
         if matrix is not None:
             stream.set_display_matrix(matrix)
-        if self._container.format.name in ("mp4", "mov") and encoder.settings.codec == "libx265":
+        if self._container.format.name in MOV_FAMILY and encoder.settings.codec == "libx265":
             # Apple's players take HEVC under this tag only.
             stream.codec_context.codec_tag = "hvc1"
         return stream

@@ -229,6 +229,13 @@ def test_a_full_disk_is_noticed_while_writing(tmp_path: Path, small_disk: Path, 
     assert list(small_disk.iterdir()) == []
 
 
+def test_a_full_disk_ends_a_folder_of_pictures(tmp_path: Path, small_disk: Path) -> None:
+    source = write(tmp_path / "in.mkv", NOISY)
+    with pytest.raises(OutputFull, match="free some space"):
+        write_through(source, f"{small_disk}/frames/")
+    assert list(small_disk.iterdir()) == []
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 def test_a_file_size_limit_is_noticed_while_writing(tmp_path: Path, suffix: str) -> None:
     source = write(tmp_path / "in.mkv", NOISY)
