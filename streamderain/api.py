@@ -121,11 +121,10 @@ def run(
             try:
                 files.append(job.run(tell, stop))
             except StreamderainError as error:
-                failed = Failed(spec.name, type(error).__name__, str(error), error.exit_code)
-                tell(failed)
                 if len(plan) == 1 or isinstance(error, OutputFull):
                     raise
-                files.append(failed)
+                files.append(Failed(spec.name, type(error).__name__, str(error), error.exit_code))
+                tell(files[-1])
         return RunReport(tuple(files), engine.name, engine.device, engine.precision, model.name, model.sha256)
 
 

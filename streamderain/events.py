@@ -121,7 +121,9 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A source could not be worked through.
+    """One of several sources could not be worked through; the others go on.
+
+    A run's only source raises its error instead.
 
     Attributes:
         source: What was read.

@@ -201,11 +201,19 @@ def model_folders() -> Iterator[Path]:
     yield Path(home) / "streamderain" / "models"
 
 
+def _cards_in(place: Path) -> list[Path]:
+    """The cards in one place; a place that is not there or may not be entered holds none."""
+    try:
+        return sorted(place.glob(f"*/{CARD_NAME}"))
+    except OSError:
+        return []
+
+
 def list_models() -> list[ModelCard]:
     """Returns the cards of all models that can be named, sorted by name."""
     found: dict[str, ModelCard] = {}
     for place in model_folders():
-        for card in sorted(place.glob(f"*/{CARD_NAME}")):
+        for card in _cards_in(place):
             model = read_card(card.parent)
             found.setdefault(model.name, model)
     return [found[name] for name in sorted(found)]

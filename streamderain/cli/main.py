@@ -5,6 +5,7 @@ Modules that are slow to import are imported inside the commands, so that ``--he
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from streamderain import __version__
-from streamderain.errors import EXIT_INTERRUPTED, StreamderainError
+from streamderain.errors import EXIT_INTERRUPTED, PipelineError, StreamderainError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -182,3 +183,12 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("STREAMDERAIN_TRACEBACK"):
+            raise
+        click.echo(
+            f"streamderain: a fault of streamderain itself: {error!r}. Please report it; "
+            "STREAMDERAIN_TRACEBACK=1 shows where it arose",
+            err=True,
+        )
+        sys.exit(PipelineError.exit_code)

@@ -1,0 +1,325 @@
+"""``streamderain run`` from the outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from tests.support import media
+from tests.support.command import command, streamderain
+from tests.support.requirements import require
+
+FAST = ("--engine", "identity", "--preset", "ultrafast")
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return media.write(
+        tmp_path / "dashcam.mp4", media.Video(frames=12), audio=[media.Sound()], metadata={"title": "rain"}
+    )
+
+
+def times(path: Path) -> tuple[Fraction | None, ...]:
+    return media.probe(path).video[0].times
+
+
+def only(folder: Path, *names: str) -> None:
+    """No stray file lies in the folder."""
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+
+
+def test_the_readme_command(clip: Path, tmp_path: Path) -> None:
+    outcome = streamderain("run", clip, "-o", tmp_path / "clean.mp4")
+    assert outcome.code == 0, outcome.err
+    before, after = media.probe(clip), media.probe(tmp_path / "clean.mp4")
+    assert after.video[0].times == before.video[0].times
+    assert [(c.kind, c.digests, c.times) for c in after.copied] == [
+        (c.kind, c.digests, c.times) for c in before.copied
+    ]
+    assert after.metadata["title"] == "rain"
+    assert "12 frames" in outcome.err
+    assert "openvino int8" in outcome.err
+    only(tmp_path, "dashcam.mp4", "clean.mp4")
+
+
+def test_json_summary_tells_frames_speed_engine_and_model(clip: Path, tmp_path: Path) -> None:
+    outcome = streamderain("run", clip, "-o", tmp_path / "clean.mkv", "--json", "-q")
+    summary = outcome.summary
+    assert (summary["frames_in"], summary["frames_out"], summary["skipped"]) == (12, 12, 0)
+    assert (summary["engine"], summary["precision"], summary["model"]) == ("openvino", "int8", "dcd-lite")
+    assert set(summary["files"][0]["stages"]) == {"read", "engine", "write"}
+    assert len(summary["model_sha256"]) == 64
+    assert summary["exit_code"] == 0
+
+
+def test_json_to_a_path_never_costs_a_file(clip: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.mp4"
+    other.write_bytes(b"precious")
+    outcome = streamderain("run", clip, "-o", tmp_path / "clean.mp4", "--json", other)
+    assert outcome.code == 2
+    assert other.read_bytes() == b"precious"
+    path = tmp_path / "report.json"
+    assert streamderain("run", clip, "-o", tmp_path / "clean.mp4", "--json", path, *FAST).code == 0
+    assert json.loads(path.read_text())["frames_out"] == 12
+
+
+def test_several_targets_and_trimming(clip: Path, tmp_path: Path) -> None:
+    outcome = streamderain(
+        "run", clip, "-o", tmp_path / "a.mp4", "-o", tmp_path / "b.mkv", "-ss", "0.12", "-t", "0.2", *FAST
+    )
+    assert outcome.code == 0, outcome.err
+    for name in ("a.mp4", "b.mkv"):
+        pts = times(tmp_path / name)
+        assert len(pts) == 5
+        assert pts[0] == 0
+
+
+def test_a_folder_of_videos_goes_into_a_folder(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("clip2.mp4", "clip10.mkv"):
+        media.write_video(source / name, frames=4)
+    (source / "notes.txt").write_text("not a video")
+    outcome = streamderain("run", source, "-o", tmp_path / "out", "--json", *FAST)
+    assert outcome.code == 0, outcome.err
+    only(tmp_path / "out", "clip2.mp4", "clip10.mkv")
+    assert [file["frames_out"] for file in outcome.summary["files"]] == [4, 4]
+
+
+def test_in_a_folder_a_broken_file_is_reported_and_the_others_are_done(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    media.garbage(source / "a.mp4")
+    media.write_video(source / "b.mp4", frames=4)
+    outcome = streamderain("run", source, "-o", tmp_path / "out", *FAST)
+    assert outcome.code == 3
+    assert "a.mp4" in outcome.err
+    only(tmp_path / "out", "b.mp4")
+
+
+def test_shell_expanded_files(tmp_path: Path) -> None:
+    clips = [media.write_video(tmp_path / name, frames=3) for name in ("a.mp4", "b.mp4")]
+    outcome = streamderain("run", *clips, "-o", tmp_path / "out", *FAST)
+    assert outcome.code == 0, outcome.err
+    only(tmp_path / "out", "a.mp4", "b.mp4")
+
+
+def test_numbered_images_are_a_video_and_stills_keep_their_names(tmp_path: Path) -> None:
+    media.write_sequence(tmp_path / "frames", count=4)
+    names = sorted(path.name for path in (tmp_path / "frames").iterdir())
+    assert streamderain("run", tmp_path / "frames", "-o", tmp_path / "clean.mp4", *FAST).code == 0
+    assert len(times(tmp_path / "clean.mp4")) == 4
+    outcome = streamderain("run", tmp_path / "frames", "-o", tmp_path / "stills", "--stills")
+    assert outcome.code == 0, outcome.err
+    only(tmp_path / "stills", *names)
+    pattern = f"{tmp_path}/frames/*.png"
+    outcome = streamderain("run", pattern, "-o", f"{tmp_path}/again/", "--engine", "identity")
+    assert outcome.code == 0, outcome.err
+    only(tmp_path / "again", *names)
+    images = sorted((tmp_path / "frames").iterdir())
+    assert streamderain("run", *images, "-o", tmp_path / "expanded.mp4", *FAST).code == 0
+    assert len(times(tmp_path / "expanded.mp4")) == 4
+
+
+def test_pipes_carry_matroska(clip: Path) -> None:
+    outcome = streamderain("run", "-", "-o", "-", *FAST, stdin=_as_matroska(clip))
+    assert outcome.code == 0, outcome.err
+    assert outcome.out[:4] == b"\x1a\x45\xdf\xa3"
+
+
+def _as_matroska(clip: Path) -> bytes:
+    target = clip.with_suffix(".mkv")
+    media.remux(clip, target)
+    return target.read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_a_playable_file_and_130(tmp_path: Path, number: signal.Signals) -> None:
+    source = media.write_video(tmp_path / "long.mp4", frames=2000, width=320, height=240)
+    target = tmp_path / "clean.mp4"
+    process = subprocess.Popen(
+        command("run", source, "-o", target, "--engine", "torch"), stderr=subprocess.PIPE
+    )
+    partial = tmp_path / "clean.partial.mp4"
+    deadline = time.monotonic() + 60
+    while not (partial.exists() and partial.stat().st_size > 2000) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert b"Traceback" not in err
+    assert b"interrupted" in err
+    assert 0 < len(times(target)) < 2000
+    only(tmp_path, "long.mp4", "clean.mp4")
+
+
+def test_a_kill_leaves_a_playable_partial_and_no_result(tmp_path: Path) -> None:
+    source = media.write_video(tmp_path / "long.mp4", frames=3000, width=320, height=240)
+    process = subprocess.Popen(
+        command("run", source, "-o", tmp_path / "clean.mp4", "--engine", "torch", "-q"),
+        stderr=subprocess.PIPE,
+    )
+    partial = tmp_path / "clean.partial.mp4"
+    deadline = time.monotonic() + 90
+    while not (partial.exists() and partial.stat().st_size > 200_000) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate(timeout=60)
+    only(tmp_path, "long.mp4", "clean.partial.mp4")
+    with av.open(str(partial)) as container:
+        assert next(container.decode(video=0)).width == 320
+
+
+def test_a_damaged_file_is_kept_as_far_as_it_goes(tmp_path: Path) -> None:
+    source = media.write_video(tmp_path / "whole.mkv", frames=60, gop=12)
+    media.truncate(source, keep=0.6)
+    outcome = streamderain("run", source, "-o", tmp_path / "clean.mkv", "--json", *FAST)
+    assert outcome.code == 7
+    assert "damaged" in outcome.err
+    assert 10 < outcome.summary["frames_out"] < 60
+    assert outcome.summary["files"][0]["damage"]
+    assert len(times(tmp_path / "clean.mkv")) == outcome.summary["frames_out"]
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (lambda folder: folder / "missing.mp4", 3),
+        (lambda folder: media.garbage(folder / "garbage.mp4"), 3),
+        (lambda folder: media.text_file(folder / "text.mp4"), 3),
+        (lambda folder: media.audio_only(folder / "sound.mp4"), 3),
+        (lambda folder: media.zero_frames(folder / "zero.mp4"), 3),
+        (lambda folder: media.without_moov(folder / "cut.mp4"), 3),
+        (lambda folder: media.size_change(folder / "sizes.ts"), 3),
+        (lambda folder: folder, 3),
+    ],
+    ids=["missing", "garbage", "text", "audio only", "zero frames", "no moov", "size change", "empty folder"],
+)
+def test_bad_input_is_one_clear_error_and_no_file(tmp_path: Path, make: object, code: int) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    source = make(folder)  # type: ignore[operator]
+    (tmp_path / "out").mkdir()
+    outcome = streamderain("run", source, "-o", tmp_path / "out" / "clean.mp4", *FAST)
+    assert outcome.code == code, outcome.err
+    assert outcome.err.count("streamderain: ") == 1
+    assert source.name in outcome.err
+    only(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("-o", "{clip}"), "source itself"),
+        (("-o", "{folder}/there.mp4"), "--overwrite"),
+        (("-o", "{folder}/clean.xyz"), "extension"),
+        (("-o", "{folder}/clean.mp4", "--strength", "2"), "strength"),
+        (("-o", "{folder}/clean.mp4", "--engine", "vulkan"), "openvino"),
+        (("-o", "{folder}/clean.mp4", "--codec", "nonsense"), "nonsense"),
+        (("-o", "{folder}/clean.mp4", "-e", "nonsense=1"), "nonsense"),
+        (("-o", "{folder}/clean.mp4", "-e", "nonsense"), "key=value"),
+        (("-o", "{folder}/clean.mp4", "-ss", "abc"), "abc"),
+        (("-o", "{folder}/clean.mp4", "-ss", "99"), "-ss"),
+        (("-o", "-", "--json"), "--json"),
+        ((), "-o"),
+    ],
+)
+def test_bad_arguments_end_with_2_before_any_work(
+    clip: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    (tmp_path / "there.mp4").write_bytes(b"precious")
+    places = [argument.format(clip=clip, folder=tmp_path) for argument in arguments]
+    outcome = streamderain("run", clip, *places)
+    assert outcome.code == 2, outcome.err
+    assert words in outcome.err
+    assert (tmp_path / "there.mp4").read_bytes() == b"precious"
+    only(tmp_path, "dashcam.mp4", "there.mp4")
+
+
+def test_model_and_engine_errors_have_their_codes(clip: Path, tmp_path: Path) -> None:
+    target = tmp_path / "clean.mp4"
+    assert streamderain("run", clip, "-o", target, "--model", "no-such").code == 4
+    assert streamderain("run", clip, "-o", target, "--device", "NPU").code == 5
+    only(tmp_path, "dashcam.mp4")
+
+
+def test_an_encoder_that_does_not_open_is_a_clear_error(clip: Path, tmp_path: Path) -> None:
+    outcome = streamderain("run", clip, "-o", tmp_path / "clean.mp4", "--codec", "h264_nvenc")
+    assert outcome.code == 3
+    assert "h264_nvenc" in outcome.err
+    only(tmp_path, "dashcam.mp4")
+
+
+def test_a_full_disk_is_a_clear_error(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False
+    )
+    require(mounted.returncode == 0, "the right to mount a small tmpfs")
+    try:
+        source = media.write_video(tmp_path / "in.mp4", frames=120, width=640, height=480)
+        outcome = streamderain("run", source, "-o", disk / "clean.mp4", *FAST, "--crf", "0")
+        assert outcome.code == 3, outcome.err
+        assert "no room" in outcome.err
+        only(disk)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_an_unreadable_source_and_a_read_only_target(clip: Path, tmp_path: Path) -> None:
+    require(os.geteuid() != 0 or Path("/usr/bin/setpriv").exists(), "setpriv, to drop root's rights")
+    clip.chmod(0)
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:
+        if str(parent).startswith("/tmp/"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    drop = ["setpriv", "--reuid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*drop, *command("run", clip, "-o", "/tmp/clean-by-nobody.mp4", *FAST)],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert b"dashcam.mp4" in done.stderr
+    clip.chmod(0o644)
+    done = subprocess.run(
+        [*drop, *command("run", clip, "-o", tmp_path / "clean.mp4", *FAST)], capture_output=True, check=False
+    )
+    assert done.returncode == 3, done.stderr
+    assert b"permission" in done.stderr
+
+
+def test_a_terminal_gets_a_bar_and_a_file_gets_lines(clip: Path, tmp_path: Path) -> None:
+    outcome = streamderain("run", clip, "-o", tmp_path / "clean.mp4", *FAST)
+    assert "\x1b[" not in outcome.err
+    assert streamderain("run", clip, "-o", tmp_path / "b.mp4", *FAST, "-q").err == ""
+
+
+def test_models_list_and_show() -> None:
+    listed = streamderain("models", "list")
+    assert listed.code == 0
+    assert b"dcd-lite" in listed.out
+    shown = streamderain("models", "show", "dcd-lite")
+    assert b"doing nothing" in shown.out
+    cards = json.loads(streamderain("models", "list", "--json").out)
+    assert [card["name"] for card in cards] == ["dcd-lite"]
+    assert streamderain("models", "show", "nothing").code == 4
+
+
+def test_the_demo_says_where_its_results_are(tmp_path: Path) -> None:
+    outcome = streamderain("demo", "-o", tmp_path / "demo")
+    assert outcome.code == 0, outcome.err
+    only(tmp_path / "demo", "clean.mp4", "before-after.png")
+    assert str(tmp_path / "demo" / "before-after.png").encode() in outcome.out
+    with av.open(str(tmp_path / "demo" / "before-after.png")) as picture:
+        frame = next(picture.decode(video=0))
+        assert (frame.width, frame.height) == (2 * 768 + 4, 432)
