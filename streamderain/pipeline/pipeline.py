@@ -20,8 +20,11 @@ from streamderain.pipeline.cuts import CutDetector
 from streamderain.pipeline.protocols import FrameSource, Output, Packet
 from streamderain.runtime.base import EndOfSession, Session
 
-TICK_S = 0.2
+TICK_S = 0.1
 """How often the caller's ``tick`` runs."""
+
+STOP_GRACE_S = 1.0
+"""A stopped reader that is still waiting for its source after this long (a silent pipe) is left behind."""
 
 
 @dataclass(slots=True)
@@ -68,6 +71,7 @@ class Pipeline:
         self._outputs = outputs
         self._cuts = [CutDetector(stream.geometry) for stream in source.streams]
         self._stop = threading.Event()
+        self._ended = False
         self._failure: BaseException | None = None
         self._failure_lock = threading.Lock()
 
@@ -84,28 +88,43 @@ class Pipeline:
         Raises:
             StreamderainError: The first error of any stage. The outputs are removed.
         """
-        threads = [threading.Thread(target=self._guard, args=(self._read,), name="reader")]
-        threads += [
+        # A read that blocks for ever cannot be interrupted: only a daemon can be left behind.
+        reader = threading.Thread(target=self._guard, args=(self._read,), name="reader", daemon=True)
+        writers = [
             threading.Thread(target=self._guard, args=(self._write, position), name=f"writer-{position}")
             for position in range(len(self._sessions))
         ]
         try:
-            for thread in threads:
+            for thread in (reader, *writers):
                 thread.start()
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(TICK_S)
-                    tick()
+            for thread in (reader, *writers):
+                self._await(thread, tick, patient=thread is not reader)
         except BaseException as error:
             self._fail(error)
             raise
         finally:
-            for thread in threads:
+            for thread in writers:
                 if thread.ident is not None:
                     thread.join()
+            if reader.ident is not None:
+                reader.join(STOP_GRACE_S)
             self._end()
         if self._failure is not None:
             raise self._failure
+
+    def _await(self, thread: threading.Thread, tick: Callable[[], None], *, patient: bool) -> None:
+        """Ticks until a thread ends; an impatient wait ends some time after the pipeline was stopped."""
+        stopped_at: float | None = None
+        while thread.is_alive():
+            thread.join(TICK_S)
+            tick()
+            if patient or not self._stop.is_set():
+                continue
+            stopped_at = stopped_at or perf_counter()
+            if perf_counter() - stopped_at > STOP_GRACE_S:
+                for session in self._sessions:
+                    session.flush()
+                return
 
     def stages(self) -> dict[str, StageSpeed]:
         """How fast each stage would be by itself: ``read``, ``engine`` and ``write``."""
@@ -187,6 +206,8 @@ class Pipeline:
             yield frame
 
     def _copy(self, packet: Packet) -> None:
+        if self._ended:
+            raise EndOfSession  # a reader left behind woke up
         for output in self._outputs:
             for outlet in output.outlets:
                 outlet.copy(packet)
@@ -229,6 +250,7 @@ class Pipeline:
 
     def _end(self) -> None:
         """Closes what the run used; finishes the outlets, or removes what they wrote after a failure."""
+        self._ended = True
         for session in self._sessions:
             session.close()
         outlets = [outlet for output in self._outputs for outlet in output.outlets]

@@ -164,6 +164,29 @@ def test_stop_finishes_what_was_read(model: ModelCard) -> None:
     assert 0 < len(outlet.muxed) - 1 == pipeline.counters.frames_out < 10_000
 
 
+def test_a_silent_source_does_not_hold_up_a_stop(model: ModelCard) -> None:
+    silence = threading.Event()
+
+    class Silent(FakeSource):
+        def frames(self, copy: Callable[[Any], None]) -> Iterator[Frame]:
+            yield from super().frames(copy)
+            silence.wait(30)
+            copy("too late")
+            yield from super().frames(copy)
+
+    source = Silent(count=5)
+    pipeline, outlet = build(source, model)
+    threading.Timer(0.3, pipeline.stop).start()
+    pipeline.run()
+    assert outlet.ended == "finished"
+    assert [packet for packet in outlet.muxed if packet != "flushed"] == [(0, n) for n in range(1, 5)]
+    silence.set()
+    for thread in threading.enumerate():
+        if thread.name == "reader":
+            thread.join(5)
+    assert "too late" not in outlet.copied
+
+
 def test_an_error_in_the_callers_tick_stops_the_run(model: ModelCard) -> None:
     def tick() -> None:
         raise KeyboardInterrupt
