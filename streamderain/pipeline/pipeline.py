@@ -127,29 +127,28 @@ class Pipeline:
                 return
 
     def stages(self) -> dict[str, StageSpeed]:
-        """How fast each stage would be by itself: ``read``, ``engine`` and ``write``."""
-        writers = self.counters.writers
-        busy = sum(session.busy_s for session in self._sessions)
-        elapsed = perf_counter() - self.counters.started
+        """How fast each stage would be by itself: ``read``, ``engine`` and ``write``.
+
+        The engine counts as busy as if its frames in flight took turns; with several streams, engine and
+        writer are those of the busiest stream.
+        """
+        counters = self.counters
+        elapsed_s = perf_counter() - counters.started
+        engine_s = max(session.busy_s for session in self._sessions)
+        writer = max(counters.writers, key=lambda clock: clock.busy_s)
+        written = max(counters.written)
         return {
-            "read": _speed(self.counters.read, self.counters.frames_in),
-            "engine": _speed(StageClock(busy, max(0.0, elapsed - busy)), self.counters.frames_out),
-            "write": _speed(
-                StageClock(sum(w.busy_s for w in writers), sum(w.waiting_s for w in writers)),
-                self.counters.frames_out,
-            ),
+            "read": _speed(counters.read, counters.frames_in),
+            "engine": _speed(StageClock(engine_s, max(0.0, elapsed_s - engine_s)), written),
+            "write": _speed(writer, written),
         }
 
     def limited_by(self) -> str | None:
-        """The stage the others wait for, or None before the first frame."""
+        """The stage that is busy most of the time, or None before the first frame."""
         if not self.counters.frames_out:
             return None
-        reader_waits = self.counters.read.waiting_s > self.counters.read.busy_s
-        writers = self.counters.writers
-        writer_waits = sum(w.waiting_s for w in writers) > sum(w.busy_s for w in writers)
-        if not reader_waits:
-            return "read"
-        return "engine" if writer_waits else "write"
+        stages = self.stages()
+        return max(stages, key=lambda name: stages[name].busy_s)
 
     def _guard(self, work: Callable[..., None], *args: int) -> None:
         try:
