@@ -20,6 +20,14 @@ from streamderain.measure.rain import RainParameters, RainSequence
 from trainer import media
 
 Codes = NDArray[np.uint8]
+_TREE = """\
+DATASET/
+  input/          rainy pictures
+  target/         the same without rain, of the same names
+VALIDATION/
+  clean_video/    rain-free clips; rain is drawn on them
+  streaks_garg/   gray streak layers for that rain (optional)
+  NAME/input/, NAME/target/   any number of data sets of pictures"""
 _CUT = 25.0
 """Mean change between frames that can only be a cut, luma codes."""
 
@@ -84,7 +92,7 @@ def all_cases(folder: Path, plan: VideoPlan, *, stills: int | None = None) -> It
         found = True
         yield from still_cases(sub, limit=stills)
     if not found:
-        raise OpenError(f"{folder} holds neither input/ and target/ nor clean_video/; see trainer/cases.py")
+        raise OpenError(f"{folder} holds nothing to judge on; expected one of:\n{_TREE}")
 
 
 def video_cases(folder: Path, layers: Sequence[Codes], plan: VideoPlan) -> Iterator[Case]:

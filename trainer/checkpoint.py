@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,22 @@ from torch import Tensor, nn
 from streamderain.errors import ConfigError, OpenError
 
 _RANDOM_STATE = "random_state"
+
+
+class Part(TypedDict):
+    """One run's share of a training that went on from run to run.
+
+    Attributes:
+        config: Name of its configuration.
+        steps: Steps done.
+        seconds: Time they took, s.
+        batch: Crops per step.
+    """
+
+    config: str
+    steps: int
+    seconds: int
+    batch: int
 
 
 @dataclass
@@ -34,6 +50,7 @@ class TrainState:
         optimiser: The optimiser.
         step: Steps done.
         seconds: Time spent training, over all resumed parts, s.
+        earlier: The runs whose weights this one began with, oldest first; see `Part`.
     """
 
     network: nn.Module
@@ -41,6 +58,7 @@ class TrainState:
     optimiser: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
+    earlier: tuple[Part, ...] = ()
 
 
 def save_checkpoint(path: Path, state: TrainState, config: Mapping[str, Any]) -> None:
@@ -62,6 +80,7 @@ def save_checkpoint(path: Path, state: TrainState, config: Mapping[str, Any]) ->
         "seconds": state.seconds,
         "config": dict(config),
         "param_groups": optimiser["param_groups"],
+        "earlier": list(state.earlier),
     }
     save_tensors(path, tensors, {"streamderain": json.dumps(about)})
 
@@ -105,6 +124,12 @@ def load_checkpoint(path: Path, state: TrainState, config: Mapping[str, Any]) ->
     state.optimiser.load_state_dict({"state": slots, "param_groups": about["param_groups"]})
     torch.set_rng_state(tensors[_RANDOM_STATE])
     state.step, state.seconds = about["step"], about["seconds"]
+    state.earlier = earlier_parts(about)
+
+
+def checkpoint_path(run: Path) -> Path:
+    """The last checkpoint of a run's folder, or the path itself where it is a file."""
+    return run if run.is_file() else run / "checkpoints" / "last.safetensors"
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -119,6 +144,20 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118 (no dict)
     except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise OpenError(f"{path} is not a readable checkpoint ({error}); use an earlier one") from error
+
+
+def earlier_parts(about: Mapping[str, Any]) -> tuple[Part, ...]:
+    """The runs before a checkpoint's own; checkpoints written before they were recorded name none."""
+    return tuple(about.get("earlier", ()))
+
+
+def all_parts(about: Mapping[str, Any]) -> tuple[Part, ...]:
+    """The runs before a checkpoint's own, and its own."""
+    config = about["config"]
+    own = Part(
+        config=config["name"], steps=about["step"], seconds=round(about["seconds"]), batch=config["batch"]
+    )
+    return (*earlier_parts(about), own)
 
 
 def average_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -45,7 +46,6 @@ def train(
     """Train a network."""
     from trainer.batches import BatchMaker
     from trainer.config import dump_toml, load_config
-    from trainer.export import load_trained
     from trainer.library import open_library
     from trainer.loop import train as run_training
     from trainer.validate import Validator
@@ -59,12 +59,22 @@ def train(
         return
     maker = BatchMaker(library, config.data, batch=config.batch, seed=config.seed)
     validator = Validator(validation) if validation is not None else None
-    weights = None if start is None else load_trained(start).network.state_dict()
-    # A stop from outside ends like Ctrl-C, with a checkpoint; background jobs of a shell ignore both
-    # otherwise.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    stop = _stop_on_signals()
+    run_training(config, maker, run_folder, resume=resume, start=start, validate=validator, stop=stop)
+
+
+def _stop_on_signals() -> threading.Event:
+    """An event that Ctrl-C and SIGTERM set; the second signal ends the process where it stands."""
+    stop = threading.Event()
+
+    def asked(number: int, _frame: object) -> None:
+        stop.set()
         signal.signal(number, signal.default_int_handler)
-    run_training(config, maker, run_folder, resume=resume, start=weights, validate=validator)
+
+    # Background jobs of a shell ignore Ctrl-C unless told otherwise.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, asked)
+    return stop
 
 
 @cli.command()
@@ -77,6 +87,13 @@ def train(
 )
 @click.option("--cache", type=click.Path(path_type=Path), help="As in train [RUN/cache].")
 @click.option("--validation", type=click.Path(path_type=Path), help="Validation data: scores for the card.")
+@click.option(
+    "--earlier",
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    help="Run or checkpoint before this one that its history does not name; oldest first, repeatable.",
+)
+@click.option("--note", default="", help="What else the card must tell of the training.")
 @click.option("--version", default="0.1.0", show_default=True, help="Version of the weights.")
 @click.option("--name", default="dcd-lite", show_default=True, help="Name of the model.")
 def export(
@@ -85,33 +102,32 @@ def export(
     data: Path,
     cache: Path | None,
     validation: Path | None,
+    earlier: tuple[Path, ...],
+    note: str,
     version: str,
     name: str,
 ) -> None:
     """Export a run's averaged network as a model folder, int8 included."""
     from trainer.batches import BatchMaker
+    from trainer.card import PRECISIONS, add_scores
     from trainer.evaluate import evaluate as run_evaluation
-    from trainer.export import PRECISIONS, add_scores, export_model, load_trained
+    from trainer.export import export_model, load_trained
     from trainer.library import open_library
     from trainer.scores import table
 
-    trained = load_trained(run_folder)
+    trained = load_trained(run_folder, earlier=earlier)
     config = trained.config
     library = open_library(data, cache or run_folder / "cache", config.data, seed=config.seed)
     # Another seed than training's: the ranges must hold for crops the network has not fitted.
     maker = BatchMaker(library, config.data, batch=16, seed=config.seed + 1000)
     summary = "Fast deraining of video luma from three frames; int8 on CPUs."
-    export_model(
-        trained, folder, [maker.batch(i) for i in range(20)], name=name, version=version, summary=summary
-    )
+    batches = [maker.batch(i) for i in range(20)]
+    export_model(trained, folder, batches, name=name, version=version, summary=summary, note=note)
     if validation is not None:
         rows = {
             precision: run_evaluation(folder, validation, precision=precision) for precision in PRECISIONS
         }
-        command = (
-            f"python -m trainer evaluate --model {folder.name} --dataset VALIDATION --precision {{precision}}"
-        )
-        add_scores(folder, {p: [r.as_dict() for r in found] for p, found in rows.items()}, command=command)
+        add_scores(folder, {p: [r.as_dict() for r in found] for p, found in rows.items()})
         for precision, found in rows.items():
             click.echo(f"{precision}\n{table(found)}")
 
@@ -119,21 +135,27 @@ def export(
 @cli.command()
 @click.option("--model", required=True, help="A model's name or folder, an .onnx core, or weights.")
 @click.option("--dataset", type=click.Path(path_type=Path, exists=True), required=True, help="Known pairs.")
-@click.option("--precision", type=click.Choice(["f32", "int8", "weights"]), default="int8", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["f32", "int8", "weights"]),
+    help="Which file of a model folder [what OpenVINO uses by default]; weights run in torch.",
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the rows here too.")
-def evaluate(model: str, dataset: Path, precision: str, json_path: Path | None) -> None:
+def evaluate(model: str, dataset: Path, precision: str | None, json_path: Path | None) -> None:
     """Score a model on known pairs, beside doing nothing."""
     import json
 
     from streamderain.models import load_model
     from trainer.evaluate import evaluate as run_evaluation
+    from trainer.evaluate import model_file
     from trainer.scores import table
 
     path = Path(model) if Path(model).exists() else load_model(model).folder
+    _, ran = model_file(path, precision)
     rows = run_evaluation(path, dataset, precision=precision)
-    click.echo(table(rows))
+    click.echo(f"{path.name}, {ran}\n{table(rows)}")
     if json_path is not None:
-        document = {"model": path.name, "precision": precision, "rows": [row.as_dict() for row in rows]}
+        document = {"model": path.name, "precision": ran, "rows": [row.as_dict() for row in rows]}
         json_path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

@@ -84,6 +84,7 @@ def open_library(data: Path, cache: Path, config: DataConfig, *, seed: int) -> L
     Raises:
         OpenError: A folder is missing or empty.
     """
+    _require_folders(data, config)
     folder = cache / _key(data, config, seed)
     if not (folder / "index.json").is_file():
         _log.info("making the library %s (once)", folder)
@@ -117,6 +118,23 @@ def _key(data: Path, config: DataConfig, seed: int) -> str:
 
 
 _SIDES = ("input", "target")
+
+
+def _require_folders(data: Path, config: DataConfig) -> None:
+    pictures, clips = media.PICTURE_SUFFIXES, media.CLIP_SUFFIXES
+    wanted = [
+        *((name, clips, "rain-free clips") for name in config.clips),
+        *((name, pictures, "rain-free pictures") for name in config.stills),
+        *((f"{name}/input", pictures, "rainy pictures") for name in config.pairs),
+        *((f"{name}/target", pictures, "the same without rain, of the same names") for name in config.pairs),
+        *((name, pictures, "gray streak layers") for name in config.layers),
+    ]
+    try:
+        for name, suffixes, _ in wanted:
+            media.list_files(data / name, suffixes)
+    except OpenError as error:
+        tree = "\n".join(f"  {name + '/':32} {what}" for name, _, what in wanted)
+        raise OpenError(f"{error}\nThe configuration expects this tree:\n{data}/\n{tree}") from error
 
 
 class _Maker:

@@ -6,8 +6,9 @@ import copy
 import csv
 import logging
 import math
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ from torch import Tensor
 from streamderain.errors import ConfigError, StreamderainError
 from streamderain.nets.fast import FastNet
 from trainer.batches import Batch, BatchMaker, prefetch
-from trainer.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from trainer.checkpoint import (
+    TrainState,
+    all_parts,
+    average_weights,
+    checkpoint_path,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from trainer.config import TrainConfig, dump_toml
 from trainer.losses import LOSSES
 
@@ -51,67 +60,97 @@ def train(
     run: Path,
     *,
     resume: bool = False,
-    start: Mapping[str, Tensor] | None = None,
+    start: Path | None = None,
     validate: Validate | None = None,
+    stop: threading.Event | None = None,
     stop_after: int | None = None,
 ) -> TrainState:
-    """Train until the configuration's last step, or until interrupted; both leave a checkpoint.
+    """Train until the configuration's last step, or until stopped; both leave a checkpoint.
 
     Args:
         config: The resolved configuration.
         maker: Where batches come from.
         run: The run's folder: config.toml, metrics.csv, checkpoints/, samples/.
         resume: Go on from checkpoints/last.safetensors.
-        start: Weights to begin with instead of random ones; ignored when resuming.
+        start: Run or checkpoint whose averaged weights to begin with; ignored when resuming.
         validate: Called every `validate_every` steps with the averaged network.
+        stop: Once set, the run ends after the step it is in: half a step must not be saved.
         stop_after: Stop (with a checkpoint) after this step.
 
     Raises:
         TrainingDiverged: The loss is not finite; the message names the last good checkpoint.
-        ConfigError: The folder holds a run already and `resume` is not set, or the checkpoint is another's.
+        ConfigError: The folder holds a run already and `resume` is not set, or a checkpoint is another's.
+        KeyboardInterrupt: `stop` was set; the checkpoint is written.
     """
     torch.set_num_threads(config.threads)
     state = new_state(config)
-    if start is not None:
-        state.network.load_state_dict(start)
-        state.average.load_state_dict(start)
+    if start is not None and not resume:
+        begin_with(state, start)
     last = run / "checkpoints" / "last.safetensors"
     _enter(run, last, config, state, resume=resume)
     end = min(config.steps, stop_after or config.steps)
     log = MetricsLog(run / "metrics.csv")
     began = time.monotonic() - state.seconds
-    try:
-        for batch in prefetch(maker, state.step, end):
-            values = train_step(state, batch, config)
-            state.step += 1
-            state.seconds = time.monotonic() - began
-            if not math.isfinite(values["loss"]):
-                raise TrainingDiverged(
-                    f"the loss is {values['loss']} at step {state.step}; the last good checkpoint is {last}: "
-                    "resume from it with a lower rate or with clip_norm set"
-                )
-            log.add(state.step, values)
-            if state.step % config.save_every == 0:
-                save_checkpoint(last, state, config.as_dict())
-            if state.step % config.keep_every == 0:
-                save_checkpoint(last.with_name(f"step-{state.step:07d}.safetensors"), state, config.as_dict())
-            if validate is not None and (state.step % config.validate_every == 0 or state.step == 100):
-                sheet = run / "samples" / f"step-{state.step:07d}.png"
-                assert isinstance(state.average, FastNet)
-                log.write(state.step, state.seconds, validate(state.average, sheet))
-    except KeyboardInterrupt:
-        _log.warning("interrupted at step %d; resume with --resume", state.step)
-        save_checkpoint(last, state, config.as_dict())
-        raise
+    for batch in prefetch(maker, state.step, end):
+        values = train_step(state, batch, config)
+        _require_finite(values, state.step + 1, last)
+        state.step += 1
+        state.seconds = time.monotonic() - began
+        log.add(state.step, values)
+        if state.step % config.save_every == 0:
+            save_checkpoint(last, state, config.as_dict())
+        if state.step % config.keep_every == 0:
+            save_checkpoint(last.with_name(f"step-{state.step:07d}.safetensors"), state, config.as_dict())
+        if stop is not None and stop.is_set():
+            save_checkpoint(last, state, config.as_dict())
+            _log.warning("interrupted at step %d; resume with --resume", state.step)
+            raise KeyboardInterrupt
+        if validate is not None and (state.step % config.validate_every == 0 or state.step == 100):
+            sheet = run / "samples" / f"step-{state.step:07d}.png"
+            assert isinstance(state.average, FastNet)
+            log.write(state.step, state.seconds, validate(state.average, sheet))
     save_checkpoint(last, state, config.as_dict())
     return state
+
+
+def begin_with(state: TrainState, path: Path) -> None:
+    """Take the averaged weights of another run's checkpoint, and remember the steps they have behind them.
+
+    Raises:
+        OpenError: The file is missing or damaged.
+        ConfigError: Its network has other sizes.
+    """
+    tensors, about = read_checkpoint(checkpoint_path(path))
+    weights = average_weights(tensors)
+    try:
+        state.network.load_state_dict(weights)
+        state.average.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{path} holds another network than this configuration's ({error}); "
+            "begin with a run of the same [network] table"
+        ) from error
+    state.earlier = all_parts(about)
+
+
+def _require_finite(values: dict[str, float], step: int, last: Path) -> None:
+    """Stop before weights that are no numbers can reach a checkpoint."""
+    broken = [f"{name} is {values[name]}" for name in ("loss", "norm") if not math.isfinite(values[name])]
+    if not broken:
+        return
+    good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was written yet"
+    raise TrainingDiverged(
+        f"{' and '.join(broken)} at step {step}; {good}: go on with a lower rate or with clip_norm set"
+    )
 
 
 def train_step(state: TrainState, batch: Batch, config: TrainConfig) -> dict[str, float]:
     """One optimiser step: forward, losses, backward, update, average.
 
+    Weights are left alone where the loss or the gradient is not finite.
+
     Returns:
-        Each loss by name, "loss" (their weighted sum) and "rate".
+        Each loss by name, "loss" (their weighted sum), "rate", and "norm" (of the gradient, before clipping).
     """
     network = state.network
     assert isinstance(network, FastNet)
@@ -127,12 +166,12 @@ def train_step(state: TrainState, batch: Batch, config: TrainConfig) -> dict[str
     loss = torch.stack([weight * losses[name] for name, weight in phase.losses.items()]).sum()
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    if config.clip_norm > 0:
-        torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
-    if torch.isfinite(loss):
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm or math.inf)
+    if torch.isfinite(loss) and torch.isfinite(norm):
         state.optimiser.step()
         _average(state, config.ema)
-    return {"loss": float(loss.detach()), "rate": rate, **{k: float(v.detach()) for k, v in losses.items()}}
+    values = {"loss": float(loss.detach()), "rate": rate, "norm": float(norm)}
+    return values | {name: float(value.detach()) for name, value in losses.items()}
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -52,8 +52,9 @@ class Validator:
         self._draw(clean, sheet)
         values: dict[str, float] = {}
         for row in rows:
-            if row.metric == "psnr_y":
-                values[f"{row.dataset} [nothing {row.do_nothing:.2f}]"] = row.value
+            if row.metric == "psnr_y_db":
+                nothing = "equal" if row.do_nothing is None else f"{row.do_nothing:.2f}"
+                values[f"{row.dataset} [nothing {nothing}]"] = row.value
         return values
 
     def _draw(self, clean: Clean, sheet: Path) -> None:

@@ -129,6 +129,14 @@ def test_missing_folders_and_files_are_named(tmp_path: Path) -> None:
         media.read_clip(tmp_path / "clip.mp4")
 
 
+def test_an_empty_data_folder_shows_the_tree_that_is_expected(tmp_path: Path, config: TrainConfig) -> None:
+    with pytest.raises(OpenError) as caught:
+        open_library(tmp_path / "data", tmp_path / "cache", config.data, seed=1)
+    for line in ("clips/", "stills/", "pairs/input/", "pairs/target/", "layers/"):
+        assert f"\n  {line} " in str(caught.value)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_pairs_need_namesakes(data: Path, tmp_path: Path) -> None:
     assert [(a.name, b.name) for a, b in media.list_pairs(data / "pairs")] == [
         ("0.jpg", "0.png"),

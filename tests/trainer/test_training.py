@@ -6,6 +6,12 @@ import csv
 import dataclasses
 import itertools
 import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +19,16 @@ import numpy as np
 import pytest
 import torch
 
-from streamderain.errors import ConfigError, OpenError
+from streamderain.errors import EXIT_INTERRUPTED, ConfigError, OpenError
 from streamderain.nets.fast import FastNet
 from trainer import checkpoint, loop
 from trainer.batches import Batch, BatchMaker
-from trainer.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
-from trainer.config import TrainConfig
+from trainer.checkpoint import average_weights, load_checkpoint, read_checkpoint, save_checkpoint
+from trainer.config import TrainConfig, dump_toml
+from trainer.export import load_trained
 from trainer.loop import TrainingDiverged, learning_rate, new_state, train, train_step
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -96,20 +105,47 @@ def test_metrics_are_averaged_between_rows(tmp_path: Path) -> None:
     assert rows == [{"step": "2", "seconds": "", "name": "loss", "value": "2"}]
 
 
-def test_interrupting_leaves_a_checkpoint(
+def test_stopping_saves_after_the_step(
     config: TrainConfig, maker: BatchMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = itertools.count()
+    steps, stop = itertools.count(1), threading.Event()
 
-    def interrupted(state: checkpoint.TrainState, batch: Batch, config: TrainConfig) -> dict[str, float]:
-        if next(steps) == 2:
-            raise KeyboardInterrupt
+    def stopped(state: checkpoint.TrainState, batch: Batch, config: TrainConfig) -> dict[str, float]:
+        if next(steps) == 3:
+            stop.set()  # as a signal would, in the middle of a step
         return train_step(state, batch, config)
 
-    monkeypatch.setattr(loop, "train_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train(config, maker, tmp_path)
-    assert read_checkpoint(tmp_path / "checkpoints" / "last.safetensors")[1]["step"] == 2
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "train_step", stopped)
+        train(config, maker, tmp_path / "parts", stop=stop)
+    assert read_checkpoint(tmp_path / "parts" / "checkpoints" / "last.safetensors")[1]["step"] == 3
+    train(config, maker, tmp_path / "parts", resume=True)
+    train(config, maker, tmp_path / "whole")
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_ctrl_c_saves_and_the_run_resumes(config: TrainConfig, data: Path, tmp_path: Path) -> None:
+    """The real command and the real signal."""
+    (tmp_path / "tiny.toml").write_text(
+        dump_toml({**config.as_dict(), "steps": 100_000, "save_every": 50_000})
+    )
+    command = [sys.executable, "-m", "trainer", "train", "--config", str(tmp_path / "tiny.toml")]
+    command += ["--data", str(data), "--run", str(tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        assert any("step 50:" in line for line in process.stderr), "it never came to step 50"
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait(timeout=60) == EXIT_INTERRUPTED
+    finally:
+        process.kill()
+        process.communicate()
+    step = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.safetensors")[1]["step"]
+    assert step >= 50
+    assert f"interrupted at step {step}; resume with --resume" in said
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_weights(
@@ -129,7 +165,71 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_weights(
     assert all(torch.isfinite(value).all() for value in tensors.values())
 
 
-def test_a_kill_while_writing_leaves_the_previous_checkpoint(
+@pytest.mark.parametrize("step", [None, 2])
+def test_diverging_tells_whether_there_is_a_checkpoint(
+    config: TrainConfig, maker: BatchMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int | None
+) -> None:
+    """A gradient can be no number while the loss still is one: the weights must not be touched."""
+
+    def overflowing(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return ((output - output.detach()) ** 2).sqrt().mean()  # 0, but its gradient is 0 / 0
+
+    if step is not None:
+        train(config, maker, tmp_path, stop_after=step)
+    monkeypatch.setitem(loop.LOSSES, "squared", overflowing)
+    expected = (
+        "no checkpoint was written yet" if step is None else r"last good checkpoint is .*last\.safetensors"
+    )
+    with pytest.raises(TrainingDiverged, match=f"norm is nan.*{expected}"):
+        train(config, maker, tmp_path, resume=step is not None)
+    if step is not None:
+        assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from trainer.checkpoint import save_checkpoint
+from trainer.config import load_config
+from trainer.loop import new_state
+
+config = load_config(sys.argv[2])
+state = new_state(config)
+while True:
+    state.step += 1
+    state.seconds = state.step / 2
+    save_checkpoint(Path(sys.argv[1]), state, config.as_dict())
+    print(state.step, flush=True)
+"""
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.003, 0.011])
+def test_a_kill_while_writing_loses_nothing_but_steps(
+    config: TrainConfig, tmp_path: Path, delay_s: float
+) -> None:
+    path, toml = tmp_path / "last.safetensors", tmp_path / "tiny.toml"
+    toml.write_text(dump_toml(config.as_dict()))
+    command = [sys.executable, "-c", _WRITER, str(path), str(toml)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        while int(process.stdout.readline()) < 3:
+            pass
+        time.sleep(delay_s)  # falls into another part of the next writing each time
+    finally:
+        process.kill()
+        left, _ = process.communicate()
+    written = int(left.split()[-1]) if left.split() else 3
+    tensors, about = read_checkpoint(path)
+    assert about["step"] in (written, written + 1)
+    assert about["seconds"] == about["step"] / 2
+    state = new_state(config)
+    load_checkpoint(path, state, config.as_dict())
+    save_checkpoint(path, state, config.as_dict())  # over the half-written file that was left behind
+    assert read_checkpoint(path)[0].keys() == tensors.keys()
+
+
+def test_half_a_file_never_takes_the_name(
     config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.safetensors"
@@ -180,12 +280,25 @@ def test_the_rate_warms_up_and_falls(config: TrainConfig) -> None:
     assert learning_rate(config, 1000) == pytest.approx(0.01)
 
 
-def test_start_weights_are_taken_over(config: TrainConfig, maker: BatchMaker, tmp_path: Path) -> None:
-    torch.manual_seed(77)
-    given = FastNet(width=8, middle_width=8, middle_layers=1).state_dict()
+def test_a_run_begins_with_anothers_weights_and_remembers_it(
+    config: TrainConfig, maker: BatchMaker, tmp_path: Path
+) -> None:
+    train(config, maker, tmp_path / "first", stop_after=3)
+    given = average_weights(weights(tmp_path / "first"))
     slow = dataclasses.replace(config, rate=1e-12)
-    state = train(slow, maker, tmp_path, start=given, stop_after=1)
+    state = train(slow, maker, tmp_path / "second", start=tmp_path / "first", stop_after=1)
     torch.testing.assert_close(state.average.state_dict(), given)
+    train(slow, maker, tmp_path / "second", resume=True, stop_after=2)
+    trained = load_trained(tmp_path / "second", earlier=[tmp_path / "first"])
+    assert [part["steps"] for part in trained.parts] == [3, 3, 2]
+    assert [part["config"] for part in load_trained(tmp_path / "second").parts] == ["tiny", "tiny"]
+
+
+def test_weights_of_another_size_are_refused(config: TrainConfig, maker: BatchMaker, tmp_path: Path) -> None:
+    train(config, maker, tmp_path / "first", stop_after=1)
+    wider = dataclasses.replace(config, network=dataclasses.replace(config.network, width=16))
+    with pytest.raises(ConfigError, match="another network"):
+        train(wider, maker, tmp_path / "second", start=tmp_path / "first")
 
 
 def test_the_average_follows_slowly(config: TrainConfig, maker: BatchMaker) -> None:
