@@ -1,4 +1,4 @@
-"""Writing the fast network's core as ONNX: blocks in, blocks out, any size and batch."""
+"""Writing the fast network's core as ONNX: a window of blocks in, blocks out, any size and batch."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from streamderain.nets.fast import BLOCK, FastNet
 
 OPSET = 18
 INPUT_NAMES = ("window", "validity")
-OUTPUT_NAME = "residual"
+OUTPUT_NAMES = ("share", "correction")
 
 
 def export_core(network: FastNet, path: Path) -> None:
     """Write the core as a self-contained ONNX file with dynamic batch, height and width.
 
-    Inputs: ``window`` (N, 48, h, w) float32, blocks of luma code / 255 of the previous, the current and the
-    next frame, with even h and w, and ``validity`` (N, 2) float32. Output: ``residual`` (N, 16, h, w) float32,
-    the light to take from the current frame, never negative.
+    Inputs: ``window`` (N, 64, h, w) float32, blocks of luma code / 255 of the previous, the current and the
+    next frame and of the excess, with even h and w, and ``validity`` (N, 2) float32. Outputs: ``share`` and
+    ``correction``, (N, 16, h, w) float32 both. See `FastNet.forward`.
 
     Args:
         network: The network, in float32.
         path: Target file.
     """
     network = network.eval()
-    blocks = torch.zeros(2, 3 * BLOCK * BLOCK, 24, 32)
+    blocks = torch.zeros(2, 4 * BLOCK * BLOCK, 24, 32)
     validity = torch.ones(2, 2)
     batch = torch.export.Dim("batch", min=1, max=64)
     # Multiples of 2, since the middle of the network halves the blocks once more.
@@ -40,7 +40,7 @@ def export_core(network: FastNet, path: Path) -> None:
             network,
             (blocks, validity),
             input_names=list(INPUT_NAMES),
-            output_names=[OUTPUT_NAME],
+            output_names=list(OUTPUT_NAMES),
             dynamic_shapes={"window": plane, "validity": {0: batch}},
             opset_version=OPSET,
             dynamo=True,

@@ -24,8 +24,7 @@ def load_core(family: str, weights: Path) -> nn.Module:
         weights: A safetensors file with exactly the network's parameters.
 
     Returns:
-        The core: reads the window (N, frames * block * block, rows, columns) and ``validity``
-        (N, neighbours), returns the light to take from the current frame, float32.
+        The core, float32; for the fast family see :meth:`streamderain.nets.fast.FastNet.forward`.
 
     Raises:
         ModelError: Unknown family, or weights of another network.

@@ -5,7 +5,12 @@ Everything dense runs on *blocks*: a plane of height x width whose 4x4 neighbour
 channels) and see far (one 3x3 step at 1/8 size is 8 px wide), and nothing is ever thrown away: the residual
 is predicted at full resolution, four by four samples at a time.
 
-Rain brightens, so the network may only take light away: ``clean = clip(current - relu(residual), 0, 1)``.
+A drop is in one place for one frame, so the *excess* of the current frame over both neighbours is rain
+wherever nothing moves. It is computed exactly beside the network, which says for each pixel which share of it
+is rain, and corrects: otherwise the few channels at 1/4 size would have to carry every pixel's difference.
+Rain brightens, so light is only ever taken away: ``clean = current - relu(share * excess + correction)``. The
+last step belongs to the adapter, which takes it on integer codes.
+
 The first layer sees all three frames beside each other; aligning them is left to the layers at 1/8 size,
 whose receptive field covers the motion between neighbouring frames. See docs/decisions/0003-fast-network.md.
 """
@@ -43,7 +48,7 @@ class FastNet(nn.Module):
     def __init__(self, *, width: int = 32, middle_width: int = 64, middle_layers: int = 4) -> None:
         super().__init__()
         self.residual_slope = 0.0
-        self.head = nn.Conv2d(_FRAMES * _BLOCK_CHANNELS, width, 3, padding=1)
+        self.head = nn.Conv2d((_FRAMES + 1) * _BLOCK_CHANNELS, width, 3, padding=1)
         self.down = nn.Conv2d(width, middle_width, 3, stride=2, padding=1)
         self.middle = nn.ModuleList(
             nn.Conv2d(middle_width, middle_width, 3, padding=1) for _ in range(middle_layers)
@@ -51,7 +56,8 @@ class FastNet(nn.Module):
         self.up = nn.ConvTranspose2d(middle_width, width, 2, stride=2)
         self.validity = nn.Linear(_FRAMES - 1, width, bias=False)
         self.merge = nn.Conv2d(width, width, 3, padding=1)
-        self.tail = nn.Conv2d(width, _BLOCK_CHANNELS, 3, padding=1)
+        self.share = nn.Conv2d(width, _BLOCK_CHANNELS, 3, padding=1)
+        self.correction = nn.Conv2d(width, _BLOCK_CHANNELS, 3, padding=1)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -69,20 +75,23 @@ class FastNet(nn.Module):
                 nn.init.zeros_(layer.bias) if layer.bias is not None else None
                 centre = torch.arange(layer.out_channels)
                 layer.weight[centre, centre, 1, 1] += 1.0
-        nn.init.normal_(self.tail.weight, std=0.01)
-        assert self.tail.bias is not None
-        nn.init.zeros_(self.tail.bias)
+        for tail in (self.share, self.correction):
+            nn.init.normal_(tail.weight, std=0.01)
+            assert tail.bias is not None
+            nn.init.zeros_(tail.bias)
 
-    def residual_blocks(self, window: Tensor, validity: Tensor) -> Tensor:
-        """Predict the light that rain added, before the slope is applied.
+    def forward(self, window: Tensor, validity: Tensor) -> tuple[Tensor, Tensor]:
+        """The function that is exported as the *core*.
 
         Args:
-            window: Blocks of the previous, the current and the next frame beside each other, (N, 48, h, w),
-                float, luma code / 255 in 0..1; h and w even.
+            window: Blocks beside each other, (N, 64, h, w), float in 0..1, h and w even: luma code / 255 of
+                the previous, the current and the next frame, then the excess (see `core_window`).
             validity: (N, 2), float 0 or 1, for (previous, next). Where 0 the neighbour is a copy of current.
 
         Returns:
-            Blocks of the raw residual, (N, 16, h, w), unbounded.
+            ``share``, the share of the excess that is rain, 0..1, and ``correction``, light that is rain
+            beside it, in luma code / 255, unbounded; blocks of (N, 16, h, w) both. The light to take away is
+            ``relu(share * excess + correction)``.
         """
         detail = functional.relu(self.head(window))
         wide = functional.relu(self.down(detail))
@@ -90,18 +99,7 @@ class FastNet(nn.Module):
             wide = functional.relu(layer(wide))
         trust = self.validity(validity)[:, :, None, None]
         merged = functional.relu(self.merge(functional.relu(self.up(wide) + detail + trust)))
-        residual: Tensor = self.tail(merged)
-        return residual
-
-    def forward(self, window: Tensor, validity: Tensor) -> Tensor:
-        """The light to take from the middle frame, in blocks: the function that is exported as the *core*.
-
-        Args and shapes as in `residual_blocks`.
-
-        Returns:
-            Blocks of the residual, (N, 16, h, w), luma code / 255, never negative.
-        """
-        return functional.relu(self.residual_blocks(window, validity))
+        return self.share(merged).sigmoid(), self.correction(merged)
 
     def clean_planes(self, window: Tensor, validity: Tensor, *, bounded: bool = True) -> Tensor:
         """Clean whole luma planes, for training and evaluation.
@@ -110,18 +108,48 @@ class FastNet(nn.Module):
             window: (N, 3, H, W), float, studio-range luma code / 255 in 0..1, frames t-1, t, t+1; H and W
                 multiples of `MULTIPLE`.
             validity: (N, 2), float 0 or 1, for (t-1, t+1).
-            bounded: Apply the hard ReLU of `forward` and clip to 0..1; False uses `residual_slope` and no
-                clip, so that every pixel has a gradient.
+            bounded: Never add light, and clip to 0..1; False uses `residual_slope` and no clip, so that every
+                pixel has a gradient.
 
         Returns:
             (N, 1, H, W) clean luma.
         """
-        blocks = functional.pixel_unshuffle(window, BLOCK)
+        blocks = core_window(window)
+        residual = residual_planes(blocks, *self(blocks, validity))
         current = window[:, 1:2]
         if bounded:
-            return (current - functional.pixel_shuffle(self(blocks, validity), BLOCK)).clamp(0.0, 1.0)
-        residual = functional.leaky_relu(self.residual_blocks(blocks, validity), self.residual_slope)
-        return current - functional.pixel_shuffle(residual, BLOCK)
+            return (current - functional.relu(residual)).clamp(0.0, 1.0)
+        return current - functional.leaky_relu(residual, self.residual_slope)
+
+
+def core_window(window: Tensor) -> Tensor:
+    """What the core reads of whole planes.
+
+    Args:
+        window: (N, 3, H, W), frames t-1, t, t+1.
+
+    Returns:
+        (N, 64, H / 4, W / 4): their blocks, then those of the excess, by which the middle frame is brighter
+        than both its neighbours: never negative, and 0 where a neighbour is a copy.
+    """
+    before, current, after = window.chunk(_FRAMES, dim=1)
+    excess = functional.relu(current - torch.maximum(before, after))
+    return functional.pixel_unshuffle(torch.cat([window, excess], dim=1), BLOCK)
+
+
+def residual_planes(window: Tensor, share: Tensor, correction: Tensor) -> Tensor:
+    """The light that is rain, before what is negative of it is dropped.
+
+    Args:
+        window: What the core read, see `core_window`.
+        share: What the core returned, (N, 16, h, w).
+        correction: The same.
+
+    Returns:
+        (N, 1, H, W).
+    """
+    excess = window[:, _FRAMES * _BLOCK_CHANNELS :]
+    return functional.pixel_shuffle(share * excess + correction, BLOCK)
 
 
 def multiply_accumulates(network: nn.Module, height: int, width: int) -> int:
@@ -147,7 +175,7 @@ def multiply_accumulates(network: nn.Module, height: int, width: int) -> int:
 
     kinds = (nn.Conv2d, nn.ConvTranspose2d)
     handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, kinds)]
-    blocks = torch.zeros(1, _FRAMES * _BLOCK_CHANNELS, height // BLOCK, width // BLOCK)
+    blocks = torch.zeros(1, (_FRAMES + 1) * _BLOCK_CHANNELS, height // BLOCK, width // BLOCK)
     with torch.no_grad():
         network(blocks, torch.ones(1, _FRAMES - 1))
     for handle in handles:

@@ -1,11 +1,15 @@
 """The numbers of the adapter around a luma core: from codes to what the core reads, and back.
 
-A luma core reads studio-range luma: a limited-range 8-bit code divided by 255. Every other kind of code is
-mapped onto that scale on the way in. It returns the *residual*, the light to take away; only that is mapped
-back and taken from the codes, so that a pixel without rain keeps its code exactly, at any depth.
+A luma core reads studio-range luma, a limited-range 8-bit code divided by 255, of the frames of its window,
+and the *excess*: by how much the current frame is brighter than all its neighbours. Every other kind of code
+is mapped onto that scale on the way in. The core returns the share of the excess that is rain, and a
+correction; what is rain is taken from the codes, so that a pixel without rain keeps its code exactly, at any
+depth.
 
     unit     = code * scale + offset              (RGB: of the luma of the codes)
-    out_code = clamp(round(code - strength * gain * residual), 0, top)
+    excess   = relu(current - max(neighbours))
+    rain     = relu(share * excess + correction)
+    out_code = clamp(round(code - strength * gain * rain), 0, top)
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ threads that never wait for each other within a frame share the cores well with 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from queue import SimpleQueue
 from typing import Any
@@ -186,17 +187,24 @@ def adapted_core(core: Any, *, model: ModelCard, geometry: Geometry) -> Any:
     columns = padded(geometry.width, model.multiple) // model.block
     channels = model.block**2
     names = window_names(model)
-    core.reshape({"window": [1, len(names) * channels, rows, columns], "validity": [1, len(names) - 1]})
+    core.reshape({"window": [1, (len(names) + 1) * channels, rows, columns], "validity": [1, len(names) - 1]})
     dtype = geometry.dtype.type
     parameters = [
         [ops.parameter([1, rows, columns, channels], dtype, name=_input_name(name, c)) for name in names]
         for c in range(component_count(geometry))
     ]
     strength = ops.parameter([1], np.float32, name="strength")
-    core.input("window").replace(_transposed(_units(parameters, scale), [0, 3, 1, 2]).output(0))
+    lumas = [_luma(frame, scale) for frame in zip(*parameters, strict=True)]
+    excess = _excess(lumas, current=model.before)
+    window = _units(lumas, excess, scale=scale, channels=channels)
+    core.input("window").replace(_transposed(window, [0, 3, 1, 2]).output(0))
     validity = core.input("validity").get_node()
-    residual = _transposed(core.output(0).get_node().input_value(0), [0, 2, 3, 1])
-    taken = ops.multiply(residual, ops.multiply(strength, np.float32(scale.gain)))
+    share, correction = (
+        _transposed(core.output(name).get_node().input_value(0), [0, 2, 3, 1])
+        for name in ("share", "correction")
+    )
+    rain = ops.add(ops.multiply(share, excess), ops.multiply(correction, np.float32(scale.gain)))
+    taken = ops.multiply(ops.relu(rain), strength)
     outputs = [_less(component[model.before], taken, scale.top, dtype) for component in parameters]
     flat = [*(parameter for component in parameters for parameter in component), strength]
     for parameter in flat:
@@ -208,14 +216,39 @@ def _transposed(value: Any, order: list[int]) -> Any:
     return ops.transpose(value, np.array(order))
 
 
-def _units(parameters: list[list[Any]], scale: LumaScale) -> Any:
-    """The core's window from codes: the frames' luma beside each other on the studio scale."""
-    total = None
-    for frames, weight in zip(parameters, scale.weights, strict=True):
-        codes = ops.convert(ops.concat(frames, 3), "f32")
-        part = ops.multiply(codes, np.float32(weight * scale.scale))
-        total = part if total is None else ops.add(total, part)
-    return ops.add(total, np.float32(scale.offset)) if scale.offset else total
+def _luma(components: Sequence[Any], scale: LumaScale) -> Any:
+    """Luma of one frame in codes: the integers themselves, or the weighted sum of R, G and B as f32."""
+    if len(components) == 1:
+        return components[0]
+    weighted = [
+        ops.multiply(ops.convert(component, "f32"), np.float32(weight))
+        for component, weight in zip(components, scale.weights, strict=True)
+    ]
+    return ops.add(ops.add(weighted[0], weighted[1]), weighted[2])
+
+
+def _excess(lumas: Sequence[Any], *, current: int) -> Any:
+    """By how many codes the current frame is brighter than all its neighbours, as f32."""
+    floats = [ops.convert(luma, "f32") for luma in lumas]
+    neighbours = [value for number, value in enumerate(floats) if number != current]
+    brightest = neighbours[0]
+    for neighbour in neighbours[1:]:
+        brightest = ops.maximum(brightest, neighbour)
+    return ops.relu(ops.subtract(floats[current], brightest))
+
+
+def _units(lumas: Sequence[Any], excess: Any, *, scale: LumaScale, channels: int) -> Any:
+    """The core's window on the studio scale: the frames and the excess beside each other."""
+    kind = lumas[0].get_element_type()
+    # Eight-bit codes stay bytes until the first convolution, which then reads a quarter of the memory.
+    parts = [*lumas, excess] if kind == ov.Type.f32 else [*lumas, ops.convert(excess, kind.get_type_name())]
+    codes = ops.convert(ops.concat(parts, 3), "f32")
+    units = ops.multiply(codes, np.float32(scale.scale))
+    if not scale.offset:
+        return units
+    offsets = np.zeros((1, 1, 1, channels * len(parts)), np.float32)
+    offsets[..., : channels * len(lumas)] = scale.offset
+    return ops.add(units, offsets)
 
 
 def _less(codes: Any, taken: Any, top: int, dtype: Any) -> Any:

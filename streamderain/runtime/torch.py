@@ -21,9 +21,9 @@ class LumaAdapter(torch.nn.Module):
     """The adapter of ``runtime/luma.py`` around a core, on blocks of codes.
 
     Args:
-        core: Reads the window (N, frames * block * block, rows, columns), oldest frame first, and
-            ``validity`` (N, neighbours); returns the light to take from the current frame
-            (N, block * block, rows, columns); all on the studio scale 0..1.
+        core: Reads the window and the excess (N, (frames + 1) * block * block, rows, columns), oldest frame
+            first, and ``validity`` (N, neighbours); returns the share of the excess that is rain and a
+            correction, (N, block * block, rows, columns) each; all on the studio scale 0..1.
         scale: How codes map onto that scale.
         current: Place of the current frame in the window.
     """
@@ -46,9 +46,13 @@ class LumaAdapter(torch.nn.Module):
             (components, rows, columns, block * block) float32, rounded codes.
         """
         weights = codes.new_tensor(self.scale.weights).view(1, -1, 1, 1, 1)
-        units = (codes * weights).sum(1).permute(0, 3, 1, 2) * self.scale.scale + self.scale.offset
-        residual = self.core(units.flatten(0, 1)[None], validity)
-        taken = residual[0].float().permute(1, 2, 0) * (self.scale.gain * strength)
+        units = (codes * weights).sum(1) * self.scale.scale + self.scale.offset
+        neighbours = [unit for number, unit in enumerate(units) if number != self.current]
+        excess = (units[self.current] - torch.stack(neighbours).amax(0)).clamp(min=0)
+        window = torch.cat([units, excess[None]]).permute(0, 3, 1, 2).flatten(0, 1)
+        share, correction = self.core(window[None], validity)
+        residual = share[0].float().permute(1, 2, 0) * excess + correction[0].float().permute(1, 2, 0)
+        taken = residual.clamp(min=0) * (self.scale.gain * strength)
         result: torch.Tensor = (codes[self.current] - taken).clamp(0, self.scale.top).round()
         return result
 

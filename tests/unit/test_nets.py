@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from streamderain.nets.export import INPUT_NAMES, OUTPUT_NAME, export_core
-from streamderain.nets.fast import FastNet, multiply_accumulates
+from streamderain.nets.export import INPUT_NAMES, OUTPUT_NAMES, export_core
+from streamderain.nets.fast import FastNet, core_window, multiply_accumulates, residual_planes
 from streamderain.nets.generator import FEATURE_LAYERS, BlurDown, BlurUp, Generator
 
 
@@ -25,18 +25,19 @@ def fast() -> FastNet:
     network = FastNet()
     with torch.no_grad():
         # As if trained: a residual that is neither tiny nor all positive.
-        network.tail.weight.mul_(20.0)
+        network.correction.weight.mul_(20.0)
+        network.share.weight.mul_(20.0)
         network.validity.weight.mul_(5.0)
     return network.eval()
 
 
 def blocks(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(batch, 48, height, width, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(batch, 64, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 def test_fast_network_keeps_its_budget(fast: FastNet) -> None:
-    assert parameters(fast) == 202_224
-    assert multiply_accumulates(fast, 720, 1280) == 4_099_276_800
+    assert parameters(fast) == 211_456
+    assert multiply_accumulates(fast, 720, 1280) == 4_630_118_400
 
 
 def test_fast_output_stays_in_range_and_never_brightens(fast: FastNet) -> None:
@@ -63,11 +64,17 @@ def test_every_parameter_of_the_fast_network_gets_a_gradient() -> None:
 def test_planes_and_blocks_agree(fast: FastNet) -> None:
     window = torch.rand(1, 3, 16, 24)
     validity = torch.tensor([[1.0, 0.0]])
-    unshuffled = torch.cat([functional.pixel_unshuffle(window[:, i : i + 1], 4) for i in range(3)], dim=1)
+    before, current, after = (window[:, i : i + 1] for i in range(3))
+    excess = (current - torch.maximum(before, after)).clamp(min=0)
+    unshuffled = [functional.pixel_unshuffle(plane, 4) for plane in (before, current, after, excess)]
+    blocks = torch.cat(unshuffled, dim=1)
+    torch.testing.assert_close(core_window(window), blocks)
     with torch.no_grad():
         from_planes = fast.clean_planes(window, validity)
-        residual = functional.pixel_shuffle(fast(unshuffled, validity), 4)
-    torch.testing.assert_close(from_planes, (window[:, 1:2] - residual).clamp(0, 1))
+        share, correction = fast(blocks, validity)
+    residual = functional.pixel_shuffle(share * unshuffled[3] + correction, 4)
+    torch.testing.assert_close(residual_planes(blocks, share, correction), residual)
+    torch.testing.assert_close(from_planes, (current - residual.clamp(min=0)).clamp(0, 1))
 
 
 def test_block_channels_run_along_rows(fast: FastNet) -> None:
@@ -81,7 +88,9 @@ def test_block_channels_run_along_rows(fast: FastNet) -> None:
 
 def test_validity_changes_the_result(fast: FastNet) -> None:
     window = blocks(1, 8, 8)
-    assert not torch.equal(fast(window, torch.ones(1, 2)), fast(window, torch.zeros(1, 2)))
+    with_neighbours, without = fast(window, torch.ones(1, 2)), fast(window, torch.zeros(1, 2))
+    assert not torch.equal(with_neighbours[0], without[0])
+    assert not torch.equal(with_neighbours[1], without[1])
 
 
 def test_tiles_agree_with_the_whole_beyond_the_receptive_field(fast: FastNet) -> None:
@@ -91,7 +100,8 @@ def test_tiles_agree_with_the_whole_beyond_the_receptive_field(fast: FastNet) ->
     with torch.no_grad():
         whole = fast(window, ones)
         tile = fast(window[:, :, :48], ones)
-    torch.testing.assert_close(tile[:, :, :24], whole[:, :, :24])
+    for part, full in zip(tile, whole, strict=True):
+        torch.testing.assert_close(part[:, :, :24], full[:, :, :24])
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 2, 2), (1, 18, 30), (3, 24, 16)])
@@ -103,10 +113,11 @@ def test_exported_core_computes_the_same(
     session = onnxruntime.InferenceSession(str(core_path), providers=["CPUExecutionProvider"])
     validity = torch.randint(0, 2, (batch, 2), generator=torch.Generator().manual_seed(1)).float()
     inputs = [blocks(batch, height, width, seed=2), validity]
-    exported = session.run([OUTPUT_NAME], dict(zip(INPUT_NAMES, (i.numpy() for i in inputs), strict=True)))[0]
+    feed = dict(zip(INPUT_NAMES, (i.numpy() for i in inputs), strict=True))
     with torch.no_grad():
-        expected = fast(*inputs).numpy()
-    np.testing.assert_allclose(exported, expected, rtol=1e-5, atol=2e-5)
+        expected = fast(*inputs)
+    for exported, tensor in zip(session.run(list(OUTPUT_NAMES), feed), expected, strict=True):
+        np.testing.assert_allclose(exported, tensor.numpy(), rtol=1e-5, atol=2e-5)
 
 
 def test_exported_core_keeps_the_contract(core_path: Path) -> None:
@@ -118,8 +129,9 @@ def test_exported_core_keeps_the_contract(core_path: Path) -> None:
         for value in (*model.graph.input, *model.graph.output)
     }
     assert shapes == {
-        "window": ["batch", 48, "rows", "columns"],
-        "residual": ["batch", 16, "rows", "columns"],
+        "window": ["batch", 64, "rows", "columns"],
+        "share": ["batch", 16, "rows", "columns"],
+        "correction": ["batch", 16, "rows", "columns"],
         "validity": ["batch", 2],
     }
     assert model.opset_import[0].version >= 17
