@@ -126,7 +126,7 @@ def model_page(card: Mapping[str, Any]) -> str:
 ## What it is
 
 - Family `{card["family"]}` (`streamderain/nets/fast.py`): reads the luma of the previous, current and next
-  frame and returns the light to take from the current one. It never adds any; chroma passes untouched.
+  frame and tells what light to take from the current one. None is ever added; chroma passes untouched.
 - A missing neighbour (still picture, first or last frame, scene cut) is a copy of the current frame with a
   validity of 0.
 - `{FILES["f32"]}` computes in float32, `{FILES["int8"]}` in int8 (for CPUs), `{FILES["weights"]}` holds the

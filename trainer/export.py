@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamderain.errors import ConfigError
 from streamderain.nets.export import export_core
 from streamderain.nets.fast import FastNet
 from trainer.batches import Batch
@@ -51,7 +52,13 @@ def load_trained(run: Path, *, earlier: Sequence[Path] = ()) -> Trained:
     config = parse_config(about["config"], where=str(path))
     sizes = config.network
     network = FastNet(width=sizes.width, middle_width=sizes.middle_width, middle_layers=sizes.middle_layers)
-    network.load_state_dict(average_weights(tensors))
+    try:
+        network.load_state_dict(average_weights(tensors))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{path} holds the weights of another network than this version's ({error}); "
+            "use the version that trained it"
+        ) from error
     return Trained(network.eval(), config, (*before, *all_parts(about)))
 
 

@@ -303,10 +303,10 @@ def test_weights_of_another_size_are_refused(config: TrainConfig, maker: BatchMa
 
 def test_the_average_follows_slowly(config: TrainConfig, maker: BatchMaker) -> None:
     state = new_state(config)
-    before = state.average.state_dict()["tail.weight"].clone()
+    before = state.average.state_dict()["merge.weight"].clone()
     state.step = 100
     values = train_step(state, maker.batch(0), config)
-    moved = state.average.state_dict()["tail.weight"] - before
-    target = state.network.state_dict()["tail.weight"] - before
+    moved = state.average.state_dict()["merge.weight"] - before
+    target = state.network.state_dict()["merge.weight"] - before
     torch.testing.assert_close(moved, target * (1 - config.ema), atol=1e-7, rtol=1e-3)
     assert math.isfinite(values["loss"])
