@@ -110,10 +110,11 @@ def export(
     """Export a run's averaged network as a model folder, int8 included."""
     from trainer.batches import BatchMaker
     from trainer.card import PRECISIONS, add_scores
-    from trainer.evaluate import evaluate as run_evaluation
+    from trainer.cases import VideoPlan, all_cases
+    from trainer.evaluate import load_clean
     from trainer.export import export_model, load_trained
     from trainer.library import open_library
-    from trainer.scores import table
+    from trainer.scores import score, table
 
     trained = load_trained(run_folder, earlier=earlier)
     config = trained.config
@@ -124,9 +125,9 @@ def export(
     batches = [maker.batch(i) for i in range(20)]
     export_model(trained, folder, batches, name=name, version=version, summary=summary, note=note)
     if validation is not None:
-        rows = {
-            precision: run_evaluation(folder, validation, precision=precision) for precision in PRECISIONS
-        }
+        # Made once: x264 does not give the same bytes twice, and precisions are compared on equal pictures.
+        cases = list(all_cases(validation, VideoPlan()))
+        rows = {precision: score(cases, load_clean(folder, precision=precision)) for precision in PRECISIONS}
         add_scores(folder, {p: [r.as_dict() for r in found] for p, found in rows.items()})
         for precision, found in rows.items():
             click.echo(f"{precision}\n{table(found)}")
