@@ -23,7 +23,7 @@ from streamderain.errors import (
 )
 from streamderain.events import Complete, Failed, Observer
 from streamderain.job import Job
-from streamderain.media.folder import SourceSpec, find_sources
+from streamderain.media.folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES, SourceSpec, find_sources
 from streamderain.media.targets import check_targets
 from streamderain.models import load_model
 from streamderain.options import RunOptions
@@ -41,6 +41,7 @@ class RunReport:
         precision: Precision it ran at.
         model: Name of the model.
         model_sha256: Checksum of its weights.
+        interrupted: True when the run was stopped before all files were done.
     """
 
     files: tuple[Complete | Failed, ...]
@@ -49,6 +50,7 @@ class RunReport:
     precision: str
     model: str
     model_sha256: str
+    interrupted: bool = False
 
     @property
     def exit_code(self) -> int:
@@ -56,9 +58,9 @@ class RunReport:
         for file in self.files:
             if isinstance(file, Failed):
                 return file.exit_code
-        done = [file for file in self.files if isinstance(file, Complete)]
-        if any(file.interrupted for file in done):
+        if self.interrupted:
             return EXIT_INTERRUPTED
+        done = [file for file in self.files if isinstance(file, Complete)]
         return EXIT_PARTIAL if any(file.damage for file in done) else EXIT_OK
 
     def to_json(self) -> dict[str, Any]:
@@ -108,6 +110,8 @@ def run(
     stop = stop or threading.Event()
     tell = observer or (lambda event: None)
     sources = [str(source)] if isinstance(source, str | Path) else [str(one) for one in source]
+    if not sources or "" in sources:
+        raise ConfigError("a source is empty; was it an empty variable of the shell?")
     specs = find_sources(sources[0] if len(sources) == 1 else sources, options.read)
     plan = _plan(specs, [str(target) for target in targets], options, many=_many(sources, specs))
     name, reason = choose_engine(options.engine.engine)
@@ -125,7 +129,15 @@ def run(
                     raise
                 files.append(Failed(spec.name, type(error).__name__, str(error), error.exit_code))
                 tell(files[-1])
-        return RunReport(tuple(files), engine.name, engine.device, engine.precision, model.name, model.sha256)
+        return RunReport(
+            tuple(files),
+            engine.name,
+            engine.device,
+            engine.precision,
+            model.name,
+            model.sha256,
+            interrupted=stop.is_set(),
+        )
 
 
 def _many(sources: list[str], specs: list[SourceSpec]) -> bool:
@@ -154,8 +166,12 @@ def _plan(
 
 
 def _make_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"the source holds several files, so the target {folder} must be a folder")
+    named_like_a_file = folder.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    if not folder.is_dir() and (folder.exists() or named_like_a_file):
+        raise ConfigError(
+            f"the source holds several files, so the target must be a folder, not {folder}; "
+            "give a folder's name, such as clean/"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

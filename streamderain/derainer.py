@@ -205,6 +205,8 @@ class _Lane:
 
 
 def _geometry(image: Image) -> Geometry:
+    if not isinstance(image, np.ndarray):
+        raise ConfigError(f"an image must be a numpy array, not {type(image).__name__}")
     gray = image.ndim == 2
     if image.dtype not in (np.uint8, np.uint16) or not (gray or (image.ndim == 3 and image.shape[2] == 3)):
         raise ConfigError(

@@ -20,6 +20,7 @@ from streamderain.measure.rain import composite
 from trainer import media
 from trainer.config import DataConfig
 from trainer.library import Entry, Library
+from trainer.scenery import add_moving_lights
 
 FloatArray = NDArray[np.float32]
 _BLACK, _WHITE = 16.0 / 255.0, 235.0 / 255.0
@@ -123,7 +124,8 @@ class BatchMaker:
         return _Sample(window, _unit(clean[entry.start + middle][crop]), has_neighbours=True)
 
     def _moving_still(self, rng: np.random.Generator) -> _Sample:
-        clean = self._relight(rng, _pan(rng, self._still_picture(rng), self._config.crop_px))
+        panned = _pan(rng, self._still_picture(rng), self._config.crop_px)
+        clean = self._relight(rng, self._with_moving_lights(rng, panned))
         return _Sample(self._rain(rng, clean), clean[1], has_neighbours=True)
 
     def _still(self, rng: np.random.Generator) -> _Sample:
@@ -167,7 +169,8 @@ class BatchMaker:
             order.reverse()
         top, left = _corner(rng, clip.shape[1:], self._config.crop_px)
         size = self._config.crop_px
-        return _unit(np.stack([clip[i, top : top + size, left : left + size] for i in order]))
+        window = _unit(np.stack([clip[i, top : top + size, left : left + size] for i in order]))
+        return self._with_moving_lights(rng, window)
 
     def _still_picture(self, rng: np.random.Generator) -> NDArray[np.uint8]:
         picture = self._library.array(_pick(rng, self._stills))[0]
@@ -214,6 +217,11 @@ class BatchMaker:
                 mixed = mixed + np.float32(noise) * rng.standard_normal(mixed.shape, dtype=np.float32)
             rainy[index] = mixed
         return _round(rainy)
+
+    def _with_moving_lights(self, rng: np.random.Generator, clean: FloatArray) -> FloatArray:
+        if rng.random() >= self._config.moving_lights:
+            return clean
+        return _round(add_moving_lights(rng, clean))
 
     def _with_fixed_streaks(self, rng: np.random.Generator, clean: FloatArray) -> FloatArray:
         """Streaks at the same place in all frames are scenery (poles, drops on a windscreen), not rain."""

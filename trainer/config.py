@@ -44,6 +44,7 @@ class DataConfig:
         share_pair: Pairs, neighbours missing.
         share_dry: Rain-free windows and stills, whose target is the input itself.
         drop_neighbour: Chance that a neighbour is dropped, for each sample that has neighbours.
+        moving_lights: Share of moving clean windows with bright bars and lamps drawn in, which are no rain.
         strange_neighbour: Chance that a neighbour shows another scene, as after a cut that was missed.
         heavy: Chance of heavy rain of several directions.
         quarter_turn: Chance of a quarter turn (portrait video has sideways rain in its coded pixels).
@@ -58,13 +59,14 @@ class DataConfig:
     stills: tuple[str, ...] = ("clean_bsds", "clean_camvid_train", "clean_imagenet")
     pairs: tuple[str, ...] = ("paired_rain13k", "paired_rain100H_style")
     layers: tuple[str, ...] = ("streaks_garg",)
-    share_clip: float = 0.34
+    share_clip: float = 0.30
     share_coded: float = 0.22
-    share_moving_still: float = 0.14
+    share_moving_still: float = 0.11
     share_still: float = 0.12
     share_pair: float = 0.05
-    share_dry: float = 0.13
+    share_dry: float = 0.20
     drop_neighbour: float = 0.2
+    moving_lights: float = 0.25
     strange_neighbour: float = 0.04
     heavy: float = 0.12
     quarter_turn: float = 0.15

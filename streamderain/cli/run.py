@@ -16,6 +16,9 @@ from streamderain.cli.view import View
 from streamderain.errors import ConfigError
 from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a polite kill, and the terminal being closed."""
+
 
 def run_command(
     *,
@@ -27,6 +30,8 @@ def run_command(
 ) -> int:
     """Runs the command and returns its exit code."""
     options = _options(arguments)
+    if "-" in targets and sys.stdout.isatty():
+        raise ConfigError("standard output is a terminal; send the video somewhere: -o - > clean.mkv")
     _check_summary(json_path, targets, overwrite=options.encode.overwrite)
     with _interruptible() as stop, View(quiet=quiet) as view:
         report = run(
@@ -50,7 +55,7 @@ def _options(arguments: Mapping[str, Any]) -> RunOptions:
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Yields an event that SIGINT and SIGTERM set; a second signal interrupts at once."""
+    """Yields an event that a stop signal sets; a second one interrupts at once."""
     stop = threading.Event()
 
     def handle(_number: int, _frame: object) -> None:
@@ -58,7 +63,9 @@ def _interruptible() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A hang-up that was ignored from the start (nohup) stays ignored.
+    heeded = [n for n in STOP_SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield stop
     finally:

@@ -17,7 +17,7 @@ import numpy as np
 import openvino as ov
 import openvino.opset13 as ops
 
-from streamderain.errors import DeviceMemoryError, EngineUnavailable, PlanBuildError
+from streamderain.errors import DeviceMemoryError, EngineUnavailable, ModelError, PlanBuildError
 from streamderain.frame import Geometry, Plane, Planes
 from streamderain.models import ModelCard
 from streamderain.runtime.base import Engine, Session, SessionOptions
@@ -210,6 +210,17 @@ def adapted_core(core: Any, *, model: ModelCard, geometry: Geometry) -> Any:
     for parameter in flat:
         parameter.output(0).set_names({parameter.get_friendly_name()})
     return ov.Model(outputs, [*flat, validity], f"{model.name} with adapter")
+
+
+def _check_core(core: Any, *, model: ModelCard, channels: int) -> None:
+    inputs = {value.get_any_name(): value.get_partial_shape() for value in core.inputs}
+    outputs = {value.get_any_name() for value in core.outputs}
+    fits = set(inputs) == {"window", "validity"} and outputs == {"share", "correction"}
+    if not fits or inputs["window"][1] != channels:
+        raise ModelError(
+            f"the model {model.name} {model.version} in {model.folder} was made for another version of "
+            "streamderain; reinstall streamderain, or export the model again"
+        )
 
 
 def _transposed(value: Any, order: list[int]) -> Any:

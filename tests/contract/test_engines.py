@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from streamderain.errors import ConfigError, EngineUnavailable, InferenceError
+from streamderain.errors import ConfigError, EngineUnavailable, InferenceError, ModelError
 from streamderain.frame import Geometry, Planes
 from streamderain.models import ModelCard, load_model
 from streamderain.options import EngineOptions
@@ -310,3 +311,32 @@ def test_the_identity_engine_fails_where_it_is_told_to(model: ModelCard) -> None
         with pytest.raises(InferenceError, match="frame 1"):
             session.pop()
         assert session.abort() == [1, 2], "the failed frame is still the caller's to pass through"
+
+
+def test_a_model_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    import hashlib
+    import shutil
+
+    import onnx
+    from onnx import TensorProto, helper
+
+    shape = ["n", 16, "h", "w"]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["current"], ["clean"])],
+        "older",
+        [helper.make_tensor_value_info("current", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("clean", TensorProto.FLOAT, shape)],
+    )
+    older = tmp_path / "older"
+    shutil.copytree(load_model("dcd-lite").folder, older)
+    onnx.save(helper.make_model(graph), older / "model.onnx")
+    card = (older / "card.toml").read_text()
+    known = hashlib.sha256((load_model("dcd-lite").folder / "model.onnx").read_bytes()).hexdigest()
+    found = hashlib.sha256((older / "model.onnx").read_bytes()).hexdigest()
+    (older / "card.toml").write_text(card.replace(known, found))
+    options = EngineOptions(precision="f32")
+    with (
+        open_engine("openvino", model=load_model(str(older)), options=options) as engine,
+        pytest.raises(ModelError, match="another version"),
+    ):
+        engine.session(Geometry(64, 48))

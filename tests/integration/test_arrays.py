@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import islice
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def test_a_video_can_be_left_early_and_the_derainer_used_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "image", [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4), np.float32), np.zeros((0, 4), np.uint8)]
+    "image",
+    [np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4), np.float32), np.zeros((0, 4), np.uint8), [[1, 2]]],
 )
 def test_what_is_no_image_is_refused(image: np.ndarray) -> None:
     with Derainer(IDENTITY) as derainer, pytest.raises(ConfigError, match="image"):
@@ -55,6 +57,21 @@ def test_a_frame_of_another_shape_is_named() -> None:
     frames = [np.zeros((8, 8), np.uint8), np.zeros((8, 9), np.uint8)]
     with Derainer(IDENTITY) as derainer, pytest.raises(ConfigError, match="frame 1"):
         list(derainer.video(frames))
+
+
+def test_a_run_that_is_stopped_before_it_begins_says_so(tmp_path: Path) -> None:
+    clip = media.write_video(tmp_path / "clip.mp4", frames=4)
+    stop = threading.Event()
+    stop.set()
+    report = streamderain.run(clip, tmp_path / "o.mp4", options=RunOptions(engine=IDENTITY), stop=stop)
+    assert (report.interrupted, report.exit_code, report.files) == (True, 130, ())
+
+
+def test_an_empty_source_or_target_is_refused(tmp_path: Path) -> None:
+    clip = media.write_video(tmp_path / "clip.mp4", frames=4)
+    for source, target in (("", tmp_path / "o.mp4"), (clip, "")):
+        with pytest.raises(ConfigError, match="empty"):
+            streamderain.run(source, target)
 
 
 def test_frames_walks_over_a_source(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def waiting(target: Path, data: bytes, size_bytes: int) -> Iterator[subprocess.P
         process.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_a_playable_file_and_130(
     tmp_path: Path, long_pipe: bytes, number: signal.Signals
 ) -> None:
@@ -245,6 +245,7 @@ def test_bad_input_is_one_clear_error_and_no_file(tmp_path: Path, make: object, 
         (("-o", "{folder}/clean.mp4", "-ss", "abc"), "abc"),
         (("-o", "{folder}/clean.mp4", "-ss", "99"), "-ss"),
         (("-o", "-", "--json"), "--json"),
+        (("{clip}", "-o", "{folder}/several.mp4"), "folder"),
         ((), "-o"),
     ],
 )
