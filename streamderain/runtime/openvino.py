@@ -187,6 +187,7 @@ def adapted_core(core: Any, *, model: ModelCard, geometry: Geometry) -> Any:
     columns = padded(geometry.width, model.multiple) // model.block
     channels = model.block**2
     names = window_names(model)
+    _check_core(core, model=model, channels=(len(names) + 1) * channels)
     core.reshape({"window": [1, (len(names) + 1) * channels, rows, columns], "validity": [1, len(names) - 1]})
     dtype = geometry.dtype.type
     parameters = [
