@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +18,14 @@ from streamderain.media.picture import rgb_array
 from streamderain.models import load_model
 from streamderain.options import EngineOptions, RunOptions
 from streamderain.pipeline.cuts import CutDetector
-from streamderain.runtime.base import EndOfSession, Engine, SessionOptions
+from streamderain.runtime.base import Closable, EndOfSession, Engine, SessionOptions
 from streamderain.runtime.registry import open_engine
 
 Image = NDArray[Any]
 """(height, width) gray or (height, width, 3) RGB, ``uint8`` or ``uint16``, full range."""
 
 
-class Derainer:
+class Derainer(Closable):
     """Takes the rain out of numpy images.
 
     Args:
@@ -92,14 +91,6 @@ class Derainer:
     def close(self) -> None:
         """Releases the engine. Idempotent."""
         self._engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @staticmethod
     def _checked(first: Image, others: Iterator[Image], geometry: Geometry) -> Iterator[Image]:
@@ -169,7 +160,7 @@ IN_FLIGHT = 3
 """Frames pushed before the first one is popped: one of look-ahead, two to keep the engine busy."""
 
 
-class _Lane:
+class _Lane(Closable):
     """One session driven from one thread: pushes until enough are in flight, then pops one per push."""
 
     def __init__(self, engine: Engine, geometry: Geometry, strength: float) -> None:
@@ -177,12 +168,8 @@ class _Lane:
         self._cuts = CutDetector(geometry)
         self._in_flight = 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Closes the session."""
         self._session.close()
 
     def push(self, planes: Planes, token: Any, *, cut: bool = False, emit: bool = True) -> Iterator[Any]:

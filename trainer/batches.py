@@ -19,7 +19,7 @@ from PIL import Image
 from streamderain.measure.rain import composite
 from trainer import media
 from trainer.config import DataConfig
-from trainer.library import Entry, Library
+from trainer.sample_library import Entry, Library
 from trainer.scenery import add_moving_lights
 
 FloatArray = NDArray[np.float32]

@@ -46,8 +46,8 @@ def train(
     """Train a network."""
     from trainer.batches import BatchMaker
     from trainer.config import dump_toml, load_config
-    from trainer.library import open_library
     from trainer.loop import train as run_training
+    from trainer.sample_library import open_library
     from trainer.validate import Validator
 
     config = load_config(config_name, overrides={} if steps is None else {"steps": steps})
@@ -113,7 +113,7 @@ def export(
     from trainer.cases import VideoPlan, all_cases
     from trainer.evaluate import load_clean
     from trainer.export import export_model, load_trained
-    from trainer.library import open_library
+    from trainer.sample_library import open_library
     from trainer.scores import score, table
 
     trained = load_trained(run_folder, earlier=earlier)

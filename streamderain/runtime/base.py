@@ -45,7 +45,23 @@ class SessionOptions:
     strength: float = 1.0
 
 
-class Session(ABC):
+class Closable(ABC):
+    """Something to be closed after use, best by ``with``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Releases what it holds. Idempotent."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Session(Closable):
     """One stream of frames of one geometry. push and pop may run on different threads."""
 
     @abstractmethod
@@ -83,25 +99,13 @@ class Session(ABC):
     def abort(self) -> list[Token]:
         """Stops, wakes every waiting call, and returns the tokens not popped, oldest first."""
 
-    @abstractmethod
-    def close(self) -> None:
-        """Releases the session. Idempotent."""
-
     @property
     @abstractmethod
     def busy_s(self) -> float:
         """Seconds of work so far, as if one frame ran at a time at the engine's full throughput."""
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Engine(ABC):
+class Engine(Closable):
     """A live runtime on a device with one model.
 
     Attributes:
@@ -128,14 +132,6 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Releases the runtime. Idempotent; sessions must be closed before."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from streamderain.measure.rain import RainParameters, RainSequence
 from tests.trainer.support import TINY, scene, write_clip
 from trainer.batches import BatchMaker
 from trainer.config import TrainConfig, parse_config
-from trainer.library import Library, open_library
+from trainer.sample_library import Library, open_library
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from tests.trainer.support import scene, write_clip
 from trainer import media
 from trainer.batches import Batch, BatchMaker, prefetch
 from trainer.config import TrainConfig
-from trainer.library import Library, open_library
+from trainer.sample_library import Library, open_library
 
 
 def equal(one: Batch, other: Batch) -> bool:

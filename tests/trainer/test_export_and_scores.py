@@ -26,9 +26,9 @@ from trainer.cli import cli
 from trainer.config import TrainConfig, parse_config
 from trainer.evaluate import evaluate, load_clean
 from trainer.export import Trained, export_model
-from trainer.library import Library
 from trainer.loop import new_state, train_step
 from trainer.quantise import calibration_items, float_nodes, set_input_scale
+from trainer.sample_library import Library
 from trainer.scores import Codes, add_luma_residual, luma_codes, score, table
 from trainer.validate import Validator, torch_clean
 
