@@ -251,16 +251,30 @@ def test_openvino_f32_agrees_with_torch_within_a_level_of_255(model: ModelCard, 
             assert np.abs(a.astype(int) - b.astype(int)).max() <= level
 
 
-def test_openvino_int8_stays_close_to_f32(model: ModelCard) -> None:
+@pytest.mark.parametrize(("name", "precision"), [("openvino", "int8"), ("torch", "bf16")])
+def test_lower_precisions_stay_close_to_f32(model: ModelCard, name: str, precision: str) -> None:
     """40 dB between the precisions is far above what the network gains, and far below what breaks it."""
     geometry = Geometry(320, 240)
     frames = video(geometry, 4)
     results = []
-    for precision in ("f32", "int8"):
-        with open_engine("openvino", model=model, options=EngineOptions(precision=precision)) as engine:
+    for one in ("f32", precision):
+        with open_engine(name, model=model, options=EngineOptions(precision=one)) as engine:
             results.append(np.stack([planes[0] for planes in derain(engine, geometry, frames)]).astype(float))
     mse = np.mean((results[0] - results[1]) ** 2)
     assert 10 * np.log10(255**2 / max(mse, 1e-9)) >= 40
+
+
+def test_openvino_runs_bf16_only_where_the_processor_has_it(model: ModelCard) -> None:
+    import openvino
+
+    capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    options = EngineOptions(precision="bf16")
+    if "BF16" in capable:
+        with open_engine("openvino", model=model, options=options) as engine:
+            assert engine.precision == "bf16"
+    else:
+        with pytest.raises(EngineUnavailable, match="int8 or f32"):
+            open_engine("openvino", model=model, options=options)
 
 
 def test_an_unknown_engine_is_named(model: ModelCard) -> None:
