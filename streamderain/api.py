@@ -18,6 +18,7 @@ from streamderain.errors import (
     EXIT_OK,
     EXIT_PARTIAL,
     ConfigError,
+    EncodeError,
     OutputFull,
     StreamderainError,
 )
@@ -125,6 +126,8 @@ def run(
             try:
                 files.append(job.run(tell, stop))
             except StreamderainError as error:
+                if stop.is_set() and isinstance(error, EncodeError):
+                    break  # stopped before the first frame: there is nothing to keep
                 if len(plan) == 1 or isinstance(error, OutputFull):
                     raise
                 files.append(Failed(spec.name, type(error).__name__, str(error), error.exit_code))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from time import perf_counter
 
 from streamderain.events import Complete, Observer, Progress, Started
-from streamderain.frame import Geometry
 from streamderain.media.folder import SourceSpec, open_spec
+from streamderain.media.images import ImageSequence
+from streamderain.media.source import FileSource
 from streamderain.media.targets import open_outputs
 from streamderain.options import RunOptions
 from streamderain.pipeline.pipeline import Pipeline
@@ -20,6 +22,8 @@ SPEED_WINDOW_S = 3.0
 
 TELL_EVERY_S = 0.2
 """How often progress is told."""
+
+FrameFile = FileSource | ImageSequence
 
 
 class Job:
@@ -57,61 +61,74 @@ class Job:
         with ExitStack() as cleanup:
             source = open_spec(self._spec, self._options.read)
             cleanup.callback(source.close)
-            session_options = SessionOptions(strength=self._options.engine.strength)
-            sessions = []
-            for stream in source.streams:
-                sessions.append(self._engine.session(stream.geometry, session_options))
-                cleanup.callback(sessions[-1].close)
-            outputs, warnings = open_outputs(source, self._targets, self._options.encode)
-            for output in outputs:
-                for outlet in output.outlets:
-                    cleanup.callback(outlet.abort)
-            warnings = [*source.warnings, *warnings]
-            pipeline = Pipeline(source, sessions, outputs)
-            counters = pipeline.counters
-            counters.started = started
-            expected = [stream.frames for stream in source.streams]
-            total = None if None in expected else sum(frames or 0 for frames in expected)
-            tell(self._started(source.streams[0].geometry, len(sessions), total, warnings))
-            last_told = 0.0
-
-            def tick() -> None:
-                nonlocal last_told
-                if stop.is_set():
-                    pipeline.stop()
-                now = perf_counter()
-                if now - last_told >= TELL_EVERY_S:
-                    last_told = now
-                    tell(self._progress(pipeline, total, now))
-
-            pipeline.run(tick)
-            elapsed_s = perf_counter() - started
-            complete = Complete(
-                source=source.name,
-                targets=self._targets,
-                frames_in=counters.frames_in,
-                frames_out=counters.frames_out,
-                skipped=source.damage.skipped_frames,
-                damage=tuple(source.damage.texts()),
-                elapsed_s=round(elapsed_s, 3),
-                first_frame_s=counters.first_frame_s and round(counters.first_frame_s, 3),
-                fps=round(counters.frames_out / elapsed_s, 2),
-                stages=pipeline.stages(),
-                limited_by=pipeline.limited_by(),
-                interrupted=stop.is_set(),
-                warnings=tuple(dict.fromkeys([*warnings, *source.warnings])),
-            )
+            pipeline, warnings = self._prepare(source, cleanup)
+            pipeline.counters.started = started
+            total = _expected_frames(source)
+            tell(self._started(source, total, warnings))
+            pipeline.run(self._ticker(pipeline, total, tell, stop))
+            complete = self._complete(source, pipeline, warnings, interrupted=stop.is_set())
             cleanup.pop_all()  # everything was finished and closed by the pipeline
         tell(complete)
         return complete
 
-    def _started(self, geometry: Geometry, streams: int, frames: int | None, warnings: list[str]) -> Started:
+    def _prepare(self, source: FrameFile, cleanup: ExitStack) -> tuple[Pipeline, list[str]]:
+        """Opens sessions and outputs, which are closed again should anything fail."""
+        options = SessionOptions(strength=self._options.engine.strength)
+        sessions = []
+        for stream in source.streams:
+            sessions.append(self._engine.session(stream.geometry, options))
+            cleanup.callback(sessions[-1].close)
+        outputs, warnings = open_outputs(source, self._targets, self._options.encode)
+        for output in outputs:
+            for outlet in output.outlets:
+                cleanup.callback(outlet.abort)
+        return Pipeline(source, sessions, outputs), [*source.warnings, *warnings]
+
+    def _ticker(
+        self, pipeline: Pipeline, total: int | None, tell: Observer, stop: threading.Event
+    ) -> Callable[[], None]:
+        last_told = 0.0
+
+        def tick() -> None:
+            nonlocal last_told
+            if stop.is_set():
+                pipeline.stop()
+            now = perf_counter()
+            if now - last_told >= TELL_EVERY_S:
+                last_told = now
+                tell(self._progress(pipeline, total, now))
+
+        return tick
+
+    def _complete(
+        self, source: FrameFile, pipeline: Pipeline, warnings: list[str], *, interrupted: bool
+    ) -> Complete:
+        counters = pipeline.counters
+        elapsed_s = perf_counter() - counters.started
+        return Complete(
+            source=source.name,
+            targets=self._targets,
+            frames_in=counters.frames_in,
+            frames_out=counters.frames_out,
+            skipped=source.damage.skipped_frames,
+            damage=tuple(source.damage.texts()),
+            elapsed_s=round(elapsed_s, 3),
+            first_frame_s=counters.first_frame_s and round(counters.first_frame_s, 3),
+            fps=round(counters.frames_out / elapsed_s, 2),
+            stages=pipeline.stages(),
+            limited_by=pipeline.limited_by(),
+            interrupted=interrupted,
+            warnings=tuple(dict.fromkeys([*warnings, *source.warnings])),
+        )
+
+    def _started(self, source: FrameFile, frames: int | None, warnings: list[str]) -> Started:
+        geometry = source.streams[0].geometry
         return Started(
             source=self._spec.name,
             targets=self._targets,
             width=geometry.width,
             height=geometry.height,
-            streams=streams,
+            streams=len(source.streams),
             frames=frames,
             engine=self._engine.name,
             engine_reason=self._reason,
@@ -141,3 +158,8 @@ class Job:
             eta_s=round(left / fps, 1) if left is not None and fps > 0 else None,
             limited_by=pipeline.limited_by(),
         )
+
+
+def _expected_frames(source: FrameFile) -> int | None:
+    frames = [stream.frames for stream in source.streams]
+    return None if None in frames else sum(number or 0 for number in frames)
