@@ -40,6 +40,14 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
 
 _CRF_LIMIT = {"libx264": 51, "libx264rgb": 51, "libx265": 51}
 
+_ENCODER_OF: Mapping[str, str] = {
+    **dict.fromkeys(("h264", "h.264", "avc", "avc1", "x264"), "libx264"),
+    **dict.fromkeys(("h265", "h.265", "hevc", "hvc1", "x265"), "libx265"),
+    **dict.fromkeys(("av1", "svtav1", "svt-av1"), "libsvtav1"),
+    **dict.fromkeys(("vp9", "libvp9"), "libvpx-vp9"),
+}
+"""Names of codecs that people give for an encoder's."""
+
 _DEVICE_FORMATS = ("cuda", "vaapi", "qsv", "vulkan", "drm_prime")
 
 _UNUSABLE: Mapping[str, tuple[str, ...]] = {
@@ -80,6 +88,7 @@ class EncoderSettings:
         options: Encoder options, all of them.
         global_header: Whether the container keeps the parameter sets.
         chosen: Names of those options that the user gave.
+        turn: Filters every picture goes through first, from ``turning.turns``.
     """
 
     codec: str
@@ -93,6 +102,7 @@ class EncoderSettings:
     options: tuple[tuple[str, str], ...] = ()
     global_header: bool = True
     chosen: tuple[str, ...] = ()
+    turn: tuple[str, ...] = ()
 
 
 def check_encoder_options(options: EncodeOptions) -> None:
@@ -120,6 +130,7 @@ def encoder_options(codec: str, options: EncodeOptions) -> tuple[tuple[str, str]
     Raises:
         ConfigError: The encoder does not exist or has no such option; names what it has.
     """
+    codec = find_encoder(codec).name
     known = option_names(codec)
     given = dict(options.extra)
     if options.crf is not None:
@@ -153,7 +164,7 @@ def option_names(codec: str) -> list[str]:
 
 
 def find_encoder(name: str) -> av.Codec:
-    """The video encoder of that name.
+    """The video encoder of that name, or the usual one of a codec of that name (libx264 for h264).
 
     Raises:
         ConfigError: FFmpeg as built into PyAV has no such video encoder; names near ones.
@@ -161,11 +172,7 @@ def find_encoder(name: str) -> av.Codec:
     try:
         codec = av.Codec(name, "w")
     except ValueError as error:
-        near = difflib.get_close_matches(name, _video_encoders(), n=4, cutoff=0.4)
-        raise ConfigError(
-            f"there is no video encoder {name!r}; "
-            f"try {', '.join(near) or 'libx264, libx265, libsvtav1 or ffv1'}"
-        ) from error
+        raise ConfigError(f"there is no video encoder {name!r}; try {_suggested(name)}") from error
     if codec.type != "video":
         raise ConfigError(
             f"{name!r} encodes {codec.type}, not video; try libx264, libx265, libsvtav1 or ffv1"
@@ -196,8 +203,8 @@ def choose_pix_fmt(codec: str, source: str) -> tuple[str, PixFmtLoss]:
         full = source.replace("yuvj", "yuv").replace("yuv", "yuvj")
         if full in offered:
             return full, PixFmtLoss.NONE
-    if codec == "tiff":
-        # Few readers of TIFF know subsampled YCbCr.
+    if codec == "tiff" or codec.startswith("libwebp"):
+        # Few readers of TIFF know subsampled YCbCr; lossless WebP is RGB, its YCbCr has no full range.
         offered = [name for name in offered if not name.startswith("yuv")]
     if not offered or source in offered:
         return source, PixFmtLoss.NONE
@@ -376,13 +383,22 @@ def _offer(codec: str, known: list[str]) -> str:
     return f"Options of {codec}: {', '.join(known[:40])}"
 
 
+def _suggested(name: str) -> str:
+    usual = _ENCODER_OF.get(name.lower())
+    if usual is not None:
+        return usual
+    near = difflib.get_close_matches(name, _video_encoders(), n=4, cutoff=0.4)
+    return ", ".join(near) or "libx264, libx265, libsvtav1 or ffv1"
+
+
 def _video_encoders() -> list[str]:
-    names = []
+    # A dict, since some encoders go by several names (libx264 also as h264).
+    names: dict[str, None] = {}
     for name in sorted(av.codecs_available):
         try:
             codec = av.Codec(name, "w")
         except ValueError:
             continue
         if codec.type == "video":
-            names.append(codec.name)
-    return names
+            names[codec.name] = None
+    return list(names)

@@ -43,8 +43,11 @@ def parse_target(text: str) -> Target:
     """Finds out what a target's name means. Touches nothing.
 
     Raises:
-        ConfigError: The extension belongs to no format that can be written.
+        ConfigError: The name is empty, or its extension belongs to no format that can be written.
     """
+    if not text.strip():
+        # The current folder otherwise, which nobody means by it.
+        raise ConfigError("the target is empty (an unset shell variable?); name one, for instance -o out.mp4")
     if text == "-":
         return Target(text, "pipe", Path(), "matroska")
     # A rename would replace a link and leave what it points to as it was.

@@ -154,6 +154,24 @@ def test_targets_that_cannot_be_are_refused_before_work(
     assert (tmp_path / "taken.mp4").read_text() == "mine"
 
 
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_target_is_not_the_current_folder(source: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="target is empty"):
+        check_targets([source], [text], EncodeOptions())
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("H264", ["libx264"]), ("HEVC", ["libx265"]), ("h265", ["libx265"]), ("libx26", ["libx265", "libx264"])],
+)
+def test_an_unknown_encoder_gets_each_suggestion_once(source: Path, name: str, wanted: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_targets([source], ["out.mp4"], EncodeOptions(codec=name))
+    offered = str(caught.value).split("; try ")[1].split(", ")
+    assert len(set(offered)) == len(offered)
+    assert set(wanted) <= set(offered)
+
+
 def test_a_target_given_twice_is_refused(tmp_path: Path, source: Path) -> None:
     target = str(tmp_path / "out.mp4")
     with pytest.raises(ConfigError, match="twice"):
