@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -21,8 +21,10 @@ from streamderain.media.codecs import (
     has_alpha,
     pixel_formats,
     quiet,
+    settle,
 )
 from streamderain.media.hdr import hdr10_of, with_hdr10
+from streamderain.media.rehearsal import rehearse
 from streamderain.media.sink import Nowhere
 from streamderain.media.source import VideoTrack
 from streamderain.options import EncodeOptions
@@ -83,7 +85,7 @@ def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str 
         ConfigError: The user's encoder or options do not exist, or the container cannot hold the codec.
     """
     source = track.info.pix_fmt
-    name = codec or options.codec or default_codec(track, muxer)
+    name = find_encoder(codec or options.codec or default_codec(track, muxer)).name
     if codec is None and not muxer_takes(muxer, name):
         raise ConfigError(
             f"{muxer} cannot hold {name} video; choose another --codec or extension "
@@ -94,6 +96,11 @@ def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str 
     pix_fmt, loss = (options.pix_fmt, PixFmtLoss.NONE) if options.pix_fmt else choose_pix_fmt(name, source)
     hdr = hdr10_of(track.first)
     warnings = list(_loss_warnings(track, name, pix_fmt, loss))
+    if name == "libx264" and options.codec is None and options.pix_fmt is None and _is_rarely_played(pix_fmt):
+        warnings.append(
+            f"video {track.info.position}: some players and phones do not show H.264 in {pix_fmt}; "
+            "--pix-fmt yuv420p plays everywhere"
+        )
     if hdr and name not in ("libx265", "libsvtav1"):
         warnings.append(f"{name} cannot hold the HDR10 mastering data of the source: use --codec libx265")
     chosen = _chosen(options)
@@ -121,6 +128,44 @@ def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str 
     return Choice(tuple(_with_fallbacks(settings, options)), tuple(warnings))
 
 
+def in_range(choice: Choice, muxer: str, options: Mapping[str, str]) -> Choice:
+    """The choice itself, or its like in limited range where the file could not say that its range is full.
+
+    Args:
+        choice: From ``choose``.
+        muxer: FFmpeg's name of the container format.
+        options: Muxer options.
+    """
+    wanted = choice.candidates[0]
+    if wanted.colour.range != FULL or wanted.codec == "mjpeg" or not wanted.pix_fmt.startswith("yuv"):
+        return choice
+    opened = settle(choice.candidates)[1]
+    if not rehearse(
+        opened, muxer, options=options, matrix=None, metadata={}, chapters=False
+    ).full_range or not _limited(opened):
+        return choice
+    warning = (
+        f"{opened.codec} in {muxer} cannot say that the range is full: it is converted to limited range "
+        "(H.264 in .mp4, .mkv or .mov keeps it)"
+    )
+    limited = tuple(one for settings in choice.candidates for one in _limited(settings))
+    return Choice(limited, (*choice.warnings, warning))
+
+
+def _limited(settings: EncoderSettings) -> tuple[EncoderSettings, ...]:
+    """The settings in limited range; none where the encoder takes no such pictures."""
+    pix_fmt = settings.pix_fmt.replace("yuvj", "yuv")
+    offered = pixel_formats(settings.codec)
+    if offered and pix_fmt not in offered:
+        return ()
+    return (replace(settings, pix_fmt=pix_fmt, colour=replace(settings.colour, range=LIMITED)),)
+
+
+def _is_rarely_played(pix_fmt: str) -> bool:
+    form = av.VideoFormat(pix_fmt)
+    return form.components[0].bits > 8 or pix_fmt.replace("yuvj", "yuv").startswith(("yuv422", "yuv444"))
+
+
 def default_codec(track: VideoTrack, muxer: str) -> str:
     """The encoder used when the user names none.
 
@@ -134,7 +179,9 @@ def default_codec(track: VideoTrack, muxer: str) -> str:
         return _webm_codec(track)
     if muxer == "avi":
         # AVI has no times but the frame's number; with H.264 readers show the picture late by a frame or two.
-        return "mpeg4" if track.info.geometry.chroma == "420" else "mjpeg"
+        # Neither AVI nor MPEG-4 part 2 can say that the range is full, as JPEG always is.
+        plain = track.info.geometry.chroma == "420" and track.info.geometry.range == "limited"
+        return "mpeg4" if plain else "mjpeg"
     if has_alpha(source) and muxer in ("matroska", "mov"):
         return "ffv1" if muxer == "matroska" else "prores_ks"
     if (hdr10_of(track.first) or _deeper(source)) and muxer_takes(muxer, "libx265"):
@@ -201,6 +248,8 @@ def _loss_warnings(track: VideoTrack, codec: str, pix_fmt: str, loss: PixFmtLoss
     }
     if track.info.geometry.chroma == "gray":
         loss &= PixFmtLoss.DEPTH | PixFmtLoss.ALPHA  # Gray in a format with chroma loses nothing.
+    if av.VideoFormat(source).is_rgb == av.VideoFormat(pix_fmt).is_rgb:
+        loss &= ~PixFmtLoss.COLORSPACE  # FFmpeg counts a change of range among these.
     lost = [words[flag] for flag in _REAL_LOSS if loss & flag]
     if has_alpha(source) and not has_alpha(pix_fmt) and not loss & PixFmtLoss.ALPHA:
         lost.insert(0, words[PixFmtLoss.ALPHA])

@@ -13,6 +13,7 @@ from streamderain.errors import EncodeError
 from streamderain.frame import Frame, Planes
 from streamderain.media.codecs import EncoderSettings, open_encoder
 from streamderain.media.pixels import component_planes
+from streamderain.media.turning import Turner
 
 
 class VideoEncoder:
@@ -36,6 +37,7 @@ class VideoEncoder:
         self._name = name
         self._follow_size = follow_size
         self._reformatter = VideoReformatter()
+        self._turner = Turner(settings.turn)
         self._last_pts: int | None = None
 
     def encode(self, frame: Frame, planes: Planes | None) -> Sequence[av.Packet[av.VideoStream]]:
@@ -59,7 +61,7 @@ class VideoEncoder:
         pts = self._place(frame)
         for listener in self.listeners:
             listener(pts)
-        picture = self._fitted(picture, frame)
+        picture = self._fitted(self._turner.turned(picture), frame)
         picture.pict_type = 0  # The decoder's choice of I, P and B frames would otherwise be forced.
         duration = picture.duration
         picture.time_base = self.settings.time_base
@@ -105,7 +107,9 @@ class VideoEncoder:
             unspecified,
             settings.colour.matrix,
         )
-        if picture.format.name == settings.pix_fmt and not other_matrix:
+        # Converted only where the container cannot say 'full'; see choice.in_range.
+        stretched = settings.colour.range == 1 and _is_full(picture)
+        if picture.format.name == settings.pix_fmt and not other_matrix and not stretched:
             return picture
         return self._converted(picture)
 

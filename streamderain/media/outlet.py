@@ -20,7 +20,7 @@ from streamderain.media.hdr import side_data
 from streamderain.media.images import ImageSequence
 from streamderain.media.sink import Sink
 from streamderain.media.source import FileSource, VideoTrack
-from streamderain.media.timing import Order, Retimer, lent
+from streamderain.media.timing import Order, Retimer, before_zero, lent
 
 _T = TypeVar("_T")
 
@@ -31,6 +31,10 @@ _NONSTRICT = 0x20000
 """AVFMT_TS_NONSTRICT: the muxer takes equal decoding times."""
 
 _MADE_BY_MUXER = {"major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER"}
+
+FROM_ZERO = ("avi",)
+"""Formats that count all from zero. To make room for sound that begins before it (AAC from an mp4 does, by
+21 ms) their muxer would move the pictures by a whole frame, all but the first."""
 
 MOV_FAMILY = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v")
 """Formats of FFmpeg's mov muxer, which have edit lists and so times before zero."""
@@ -104,6 +108,7 @@ class ContainerOutlet:
         self._lock = threading.Lock()
         self._closed = False
         self._wrote = False
+        self._from_zero = muxer in FROM_ZERO
         self._container = av.open(
             sink, "w", format=muxer, container_options=dict(options), buffer_size=1 << 18
         )
@@ -146,6 +151,8 @@ class ContainerOutlet:
         if packet.stream not in self._copied or not packet.size:
             return
         stream, passenger, order = self._copied[packet.stream]
+        if self._from_zero and before_zero(packet):
+            return
         with self._lock:
             for written in self._translated(lambda: passenger.packets(packet)):
                 with lent(written) if written is packet else contextlib.nullcontext():
@@ -218,7 +225,7 @@ class ContainerOutlet:
         strict = not self._container.format.flags & _NONSTRICT
         for stream, item, encoder in streams:
             if encoder is None:
-                self._copied[item.source] = (stream, item, Order(strict=strict))
+                self._copied[item.source] = (stream, item, Order(strict=strict, from_zero=self._from_zero))
                 continue
             retimer = Retimer(encoder.settings.time_base, stream.time_base, strict=strict)
             encoder.listeners.append(retimer.note)

@@ -34,6 +34,7 @@ class Lost:
         display_matrix: Rotation or mirroring.
         aspect: Sample aspect ratio.
         colour: Colour tags.
+        full_range: The tag that says full range, without which players stretch the picture.
         late_s: Seconds by which times move (B-frames need room where times cannot be negative).
         metadata: Names of global tags.
         chapters: Chapters.
@@ -42,6 +43,7 @@ class Lost:
     display_matrix: bool = False
     aspect: bool = False
     colour: bool = False
+    full_range: bool = False
     late_s: Fraction = Fraction(0)
     metadata: tuple[str, ...] = ()
     chapters: bool = False
@@ -180,6 +182,7 @@ def _compared(
         display_matrix=matrix is not None and not turned,
         aspect=settings.aspect not in (None, 1) and aspect != settings.aspect,
         colour=_differs(settings.colour, got),
+        full_range=settings.colour.range == 2 and got.range != 2,
         late_s=start,
         metadata=tuple(name for name in metadata if name.lower() not in kept),
         chapters=chapters and not chaptered,

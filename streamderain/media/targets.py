@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import av
 from av.stream import Disposition
 
 from streamderain.errors import ConfigError
-from streamderain.media.choice import Choice, choose, image_codec
+from streamderain.media.choice import Choice, choose, image_codec, in_range
 from streamderain.media.codecs import EncoderSettings, settle
 from streamderain.media.copied import Passenger, choose_passengers, describe, first_sounds
 from streamderain.media.encoder import VideoEncoder
@@ -20,6 +21,7 @@ from streamderain.media.images import ImageSequence
 from streamderain.media.images_out import ImageOutlet
 from streamderain.media.jpeg_tags import jpeg_tags
 from streamderain.media.outlet import (
+    FROM_ZERO,
     MOV_FAMILY,
     ContainerOutlet,
     MediaSource,
@@ -31,12 +33,17 @@ from streamderain.media.outlet import (
 from streamderain.media.places import IMAGE_SUFFIXES, Target, check_targets, parse_target
 from streamderain.media.rehearsal import Lost, rehearse
 from streamderain.media.sink import PartialFile, Sink, StandardOutput
+from streamderain.media.timing import before_zero
+from streamderain.media.turning import swaps_sides, turns
 from streamderain.options import EncodeOptions
 
 __all__ = ["MediaOutput", "check_targets", "open_outputs"]
 
 
 _Outlet = ContainerOutlet | ImageOutlet
+
+_AUDIBLE_S = Fraction(1, 50)
+"""Sound that comes earlier or later than this beside the picture is worth a word."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,9 @@ class _Opening:
         suffix = _image_suffix(target, self._source)
         place = _place(target, self._source, suffix)
         _check_folder(target, place, overwrite=self._options.overwrite)
+        self._say(target, [*_left_behind(place(0, 0)), *_numbering(target, self._source, place)])
         choice = choose(self._source.tracks[0], "image2", options, codec=image_codec(suffix))
+        choice = _turned(choice, self._turns(target))
         encoders, outlets = self._encoders([choice], follow_size=True)
         self._say(target, choice.warnings)
         left = [describe(stream) for stream in self._source.copied]
@@ -126,12 +135,15 @@ class _Opening:
         encoders[0].listeners.append(outlet.note)
 
     def add_container(self, target: Target) -> None:
-        choices = [choose(track, target.muxer, self._options) for track in self._source.tracks]
+        options = muxer_options(target.muxer, cover=self._has_cover(), adts=self._has_adts())
+        choices = [
+            in_range(choose(track, target.muxer, self._options), target.muxer, options)
+            for track in self._source.tracks
+        ]
         encoders, outlets = self._encoders(choices)
         self._say(target, [warning for choice in choices for warning in choice.warnings])
         self._say_changes(target, choices, encoders)
         video = [encoder.stream for encoder in encoders]
-        options = muxer_options(target.muxer, cover=self._has_cover(), adts=self._has_adts())
         passengers, missing = choose_passengers(
             self._source.copied, target.muxer, video=video, options=options, path=self._source.path
         )
@@ -166,9 +178,23 @@ class _Opening:
             return lambda pts: jpeg_tags(_image_of(source, pts))
         if codec == info.codec == "mjpeg" and info.rate_fps is None:
             return lambda pts: jpeg_tags(Path(source.path))
+        if info.rate_fps is not None and not isinstance(source, ImageSequence):
+            return None  # The pictures of a video are turned.
         if source.tracks[0].first.rotation and codec not in ("png", "tiff"):
             self._say(target, [f"{suffix} files do not keep the rotation of the picture"])
         return None
+
+    def _turns(self, target: Target) -> tuple[str, ...]:
+        """Filters that turn a video's pictures: images have no other way to say it that all readers know."""
+        track = self._source.tracks[0]
+        if isinstance(self._source, ImageSequence) or track.info.rate_fps is None:
+            return ()  # What a camera wrote into a picture stays in it.
+        matrix = display_matrix(track.first)
+        filters = () if matrix is None else turns(matrix)
+        if filters is None:
+            slanted = "the video is to be shown at a slant, which images cannot say: they are as coded"
+            self._say(target, [slanted])
+        return filters or ()
 
     def outputs(self) -> list[MediaOutput]:
         return [MediaOutput(encoders, tuple(outlets)) for encoders, outlets in self._groups.values()]
@@ -200,6 +226,9 @@ class _Opening:
     ) -> dict[str, str]:
         """Warns of what the container does not give back; returns muxer options that keep most tags."""
         sounds = first_sounds(self._source, passengers)
+        if target.muxer in FROM_ZERO:
+            self._say_zero(target, sounds)
+            sounds = []  # The outlet lets none begin before zero.
         lost = self._rehearsed(target, encoders, options, sounds)
         if target.muxer in MOV_FAMILY and lost[0].metadata:
             # Tags beyond the classic ones; not by default, since fewer players read them there.
@@ -212,6 +241,25 @@ class _Opening:
             late = f"all streams begin {float(late_s) * 1000:.4g} ms later"
             self._say(target, [f"{target.muxer} has no times before zero: {late}"])
         return options
+
+    def _say_zero(self, target: Target, sounds: Sequence[tuple[Passenger, av.Packet[Any]]]) -> None:
+        """Warns of what a container that counts from zero makes of streams that do not begin there."""
+        for passenger, packet in sounds:
+            start = (packet.pts or 0) * packet.time_base
+            name, ms = describe(passenger.source), f"{abs(float(start)) * 1000:.4g} ms"
+            if before_zero(packet):
+                lost = f"the {ms} of {name} before it are left out (encoders put silence there)"
+                self._say(target, [f"{target.muxer} has no times before zero: {lost}"])
+            elif start > _AUDIBLE_S:
+                early = f"{name} is heard {ms} too early (.mkv, .mp4 and .mov keep its time)"
+                self._say(target, [f"{target.muxer} begins all sound at zero: {early}"])
+        for track in self._source.tracks:
+            start = (track.first.pts or 0) * track.info.time_base
+            if not self._source.offset_s and round(start * (track.info.rate_fps or 0)) > 0:
+                early = (
+                    f"the first picture of video {track.info.position} is shown {float(start):.4g} s early"
+                )
+                self._say(target, [f"{target.muxer} begins all video at zero: {early}, the others in time"])
 
     def _has_cover(self) -> bool:
         return any(stream.disposition & Disposition.attached_pic for stream in self._source.copied)
@@ -319,6 +367,40 @@ def _check_folder(target: Target, place: Callable[[int, int], Path], *, overwrit
         raise ConfigError(
             f"{first} exists; choose another folder, or add --overwrite to replace its pictures"
         )
+
+
+def _turned(choice: Choice, filters: tuple[str, ...]) -> Choice:
+    """The choice for pictures that go through these filters first."""
+    turned = [replace(settings, turn=filters) for settings in choice.candidates]
+    if swaps_sides(filters):
+        turned = [replace(one, width=one.height, height=one.width) for one in turned]
+    return replace(choice, candidates=tuple(turned))
+
+
+def _left_behind(first: Path) -> list[str]:
+    """A word on numbered images that are there already: a shorter run does not replace them all."""
+    numbered = re.fullmatch(r"(.*?)\d+(\D*)", first.name)
+    if numbered is None or not first.parent.is_dir():
+        return []
+    like = re.compile(re.escape(numbered[1]) + r"\d+" + re.escape(numbered[2]))
+    names = sorted(path.name for path in first.parent.iterdir() if like.fullmatch(path.name))
+    if not names:
+        return []
+    return [
+        f"{len(names)} numbered images are there already ({names[0]} to {names[-1]}): "
+        "those that this run does not replace stay among the new ones"
+    ]
+
+
+def _numbering(target: Target, source: MediaSource, place: Callable[[int, int], Path]) -> list[str]:
+    """A word to those who name a folder and expect a video in it."""
+    info = source.tracks[0].info
+    if target.kind != "folder" or isinstance(source, ImageSequence) or info.rate_fps is None:
+        return []
+    count = f"{info.frames} images" if info.frames else "images"
+    name = Path(source.path).stem if Path(source.path).is_file() else "video"  # a pipe has no name
+    video = Path(target.text) / f"{name}.mp4"
+    return [f"writes {count} {place(0, 0).name} ...; for a video give a file name such as {video}"]
 
 
 def _seconds(clock: Fraction) -> str:

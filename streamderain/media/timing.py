@@ -59,12 +59,17 @@ class Retimer:
 
 
 class Order:
-    """Keeps the decoding times of a copied stream rising, as muxers demand."""
+    """Keeps the decoding times of a copied stream rising, as muxers demand.
 
-    def __init__(self, *, strict: bool = True) -> None:
+    Args:
+        strict: Whether the container refuses equal decoding times.
+        from_zero: Whether no time may lie before zero.
+    """
+
+    def __init__(self, *, strict: bool = True, from_zero: bool = False) -> None:
         self.moved = 0
         self._strict = strict
-        self._last: Fraction | None = None
+        self._last: Fraction | None = Fraction(-int(strict)) if from_zero else None
 
     def place(self, packet: av.Packet[Any], time_base: Fraction) -> None:
         """Rewrites the packet's times in ticks of ``time_base`` where they would not rise."""
@@ -82,6 +87,11 @@ class Order:
             packet.time_base = time_base
             packet.pts, packet.dts = pts, tick
         self._last = Fraction(tick)
+
+
+def before_zero(packet: av.Packet[Any]) -> bool:
+    """Whether more than half of a packet lies before zero."""
+    return packet.pts is not None and packet.pts + (packet.duration or 0) / 2 < 0
 
 
 @contextmanager
