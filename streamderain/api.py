@@ -155,6 +155,8 @@ def _plan(
     """Pairs every file of a source with its targets and checks them before any work."""
     if not targets:
         raise ConfigError("no target was given; say where the result goes with -o TARGET")
+    if not all(target.strip() for target in targets):
+        raise ConfigError("a target is empty; was it an empty variable of the shell?")
     if many and "-" in targets:
         raise ConfigError(f"the source holds {len(specs)} files, which cannot all go to standard output")
     plan = [
