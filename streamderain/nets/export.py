@@ -62,5 +62,9 @@ def _name_axes(path: Path) -> None:
                 axis.dim_param = axis.dim_param.removeprefix("2*")
     # Shapes in between are recomputed by every runtime, and would still carry the old names.
     del model.graph.value_info[:]
+    # The exporter notes where each node stood in the source, with the paths of the machine it ran on.
+    del model.graph.metadata_props[:]
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del part.metadata_props[:]
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
