@@ -1,0 +1,63 @@
+"""``export``: from a run to a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--run", "run_folder", type=click.Path(path_type=Path), required=True, help="Run or checkpoint."
+)
+@click.option("--to", "folder", type=click.Path(path_type=Path), required=True, help="The model folder.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), required=True, help="Training data: calibrates int8."
+)
+@click.option("--cache", type=click.Path(path_type=Path), help="As in train [RUN/cache].")
+@click.option("--validation", type=click.Path(path_type=Path), help="Validation data: scores for the card.")
+@click.option(
+    "--earlier",
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    help="Run or checkpoint before this one that its history does not name; oldest first, repeatable.",
+)
+@click.option("--note", default="", help="What else the card must tell of the training.")
+@click.option("--version", default="0.1.0", show_default=True, help="Version of the weights.")
+@click.option("--name", default="dcd-lite", show_default=True, help="Name of the model.")
+def export(
+    run_folder: Path,
+    folder: Path,
+    data: Path,
+    cache: Path | None,
+    validation: Path | None,
+    earlier: tuple[Path, ...],
+    note: str,
+    version: str,
+    name: str,
+) -> None:
+    """Export a run's averaged network as a model folder, int8 included."""
+    from trainer.batches import BatchMaker
+    from trainer.card import PRECISIONS, add_scores
+    from trainer.cases import VideoPlan, all_cases
+    from trainer.evaluate import load_clean
+    from trainer.export import export_model, load_trained
+    from trainer.sample_library import open_library
+    from trainer.scores import score, table
+
+    trained = load_trained(run_folder, earlier=earlier)
+    config = trained.config
+    library = open_library(data, cache or run_folder / "cache", config.data, seed=config.seed)
+    # Another seed than training's: the ranges must hold for crops the network has not fitted.
+    maker = BatchMaker(library, config.data, batch=16, seed=config.seed + 1000)
+    summary = "Fast deraining of video luma from three frames; int8 on CPUs."
+    batches = [maker.batch(i) for i in range(20)]
+    export_model(trained, folder, batches, name=name, version=version, summary=summary, note=note)
+    if validation is not None:
+        # Made once: x264 does not give the same bytes twice, and precisions are compared on equal pictures.
+        cases = list(all_cases(validation, VideoPlan()))
+        rows = {precision: score(cases, load_clean(folder, precision=precision)) for precision in PRECISIONS}
+        add_scores(folder, {p: [r.as_dict() for r in found] for p, found in rows.items()})
+        for precision, found in rows.items():
+            click.echo(f"{precision}\n{table(found)}")
