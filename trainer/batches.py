@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from streamderain.measure.rain import composite
-from trainer import media
+from trainer import pictures
 from trainer.config import DataConfig
 from trainer.sample_library import Entry, Library
 from trainer.scenery import add_moving_lights
@@ -133,7 +133,7 @@ class BatchMaker:
         rainy = self._rain(rng, clean)
         if rng.random() < 0.4:
             codes = np.rint(255.0 * rainy[0]).astype(np.uint8)
-            rainy = _unit(media.through_jpeg(codes, quality=int(rng.integers(60, 97))))[None]
+            rainy = _unit(pictures.through_jpeg(codes, quality=int(rng.integers(60, 97))))[None]
         return _Sample(np.repeat(rainy, 3, 0), clean[0], has_neighbours=False)
 
     def _pair(self, rng: np.random.Generator) -> _Sample:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from streamderain.errors import OpenError
 from streamderain.measure.metrics import matlab_luma
 from streamderain.measure.rain import RainParameters, RainSequence
-from trainer import media
+from trainer import pictures
 
 Codes = NDArray[np.uint8]
 _TREE = """\
@@ -97,13 +97,15 @@ def all_cases(folder: Path, plan: VideoPlan, *, stills: int | None = None) -> It
 
 def video_cases(folder: Path, layers: Sequence[Codes], plan: VideoPlan) -> Iterator[Case]:
     """Rain rendered on every clip of a folder: as drawn, after H.264, and the rain-free clip itself."""
-    for number, path in enumerate(media.list_files(folder, media.CLIP_SUFFIXES)):
-        clean = media.read_clip(path, limit=plan.frames)
+    from trainer import clips  # needs PyAV, which a machine that trains from pictures may lack
+
+    for number, path in enumerate(pictures.list_files(folder, pictures.CLIP_SUFFIXES)):
+        clean = clips.read_clip(path, limit=plan.frames)
         clean = clean[:, : clean.shape[1] // 8 * 8, : clean.shape[2] // 8 * 8]
         rainy = rain_on(clean, layers, seed=1000 + number)
         name = path.stem
         yield from _windows(f"{name} rain", rainy, clean, plan.every)
-        yield from _windows(f"{name} rain, H.264", media.through_h264(rainy, crf=plan.crf), clean, plan.every)
+        yield from _windows(f"{name} rain, H.264", clips.through_h264(rainy, crf=plan.crf), clean, plan.every)
         yield from _windows(f"{name} rain-free", clean, clean, plan.every)
 
 
@@ -134,8 +136,8 @@ def still_cases(folder: Path, *, limit: int | None = None) -> Iterator[Case]:
     Raises:
         OpenError: A picture has no target, cannot be read, or differs from it in size.
     """
-    for path, target_path in media.list_pairs(folder)[:limit]:
-        rainy, target = media.read_rgb(path), media.read_rgb(target_path)
+    for path, target_path in pictures.list_pairs(folder)[:limit]:
+        rainy, target = pictures.read_rgb(path), pictures.read_rgb(target_path)
         if rainy.shape != target.shape:
             raise OpenError(f"{path} is {rainy.shape}, its target {target.shape}; replace one of them")
         luma, clean = (np.rint(matlab_luma(rgb)).astype(np.uint8) for rgb in (rainy, target))
@@ -160,6 +162,6 @@ def _layers(folder: Path) -> list[Codes]:
     """The layers of one direction (the number after the dash), so that a clip's rain falls one way."""
     if not folder.is_dir():
         return []
-    paths = media.list_files(folder, media.PICTURE_SUFFIXES)
+    paths = pictures.list_files(folder, pictures.PICTURE_SUFFIXES)
     direction = paths[0].stem.rpartition("-")[2]
-    return [media.read_gray(path) for path in paths if path.stem.rpartition("-")[2] == direction]
+    return [pictures.read_gray(path) for path in paths if path.stem.rpartition("-")[2] == direction]

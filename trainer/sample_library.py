@@ -21,7 +21,7 @@ from PIL import Image
 
 from streamderain.errors import OpenError
 from streamderain.measure.rain import RainParameters, RainSequence
-from trainer import media
+from trainer import pictures
 from trainer.config import DataConfig
 
 Codes = NDArray[np.uint8]
@@ -103,7 +103,7 @@ def _key(data: Path, config: DataConfig, seed: int) -> str:
     files = [
         (str(path.relative_to(data)), path.stat().st_size)
         for name in names
-        for path in media.list_files(data / name, media.PICTURE_SUFFIXES | media.CLIP_SUFFIXES)
+        for path in pictures.list_files(data / name, pictures.PICTURE_SUFFIXES | pictures.CLIP_SUFFIXES)
     ]
     # The shares only decide what is drawn from the library, not what lies in it.
     made_of = [
@@ -121,17 +121,17 @@ _SIDES = ("input", "target")
 
 
 def _require_folders(data: Path, config: DataConfig) -> None:
-    pictures, clips = media.PICTURE_SUFFIXES, media.CLIP_SUFFIXES
+    images, videos = pictures.PICTURE_SUFFIXES, pictures.CLIP_SUFFIXES
     wanted = [
-        *((name, clips, "rain-free clips") for name in config.clips),
-        *((name, pictures, "rain-free pictures") for name in config.stills),
-        *((f"{name}/input", pictures, "rainy pictures") for name in config.pairs),
-        *((f"{name}/target", pictures, "the same without rain, of the same names") for name in config.pairs),
-        *((name, pictures, "gray streak layers") for name in config.layers),
+        *((name, videos, "rain-free clips") for name in config.clips),
+        *((name, images, "rain-free pictures") for name in config.stills),
+        *((f"{name}/input", images, "rainy pictures") for name in config.pairs),
+        *((f"{name}/target", images, "the same without rain, of the same names") for name in config.pairs),
+        *((name, images, "gray streak layers") for name in config.layers),
     ]
     try:
         for name, suffixes, _ in wanted:
-            media.list_files(data / name, suffixes)
+            pictures.list_files(data / name, suffixes)
     except OpenError as error:
         tree = "\n".join(f"  {name + '/':32} {what}" for name, _, what in wanted)
         raise OpenError(f"{error}\nThe configuration expects this tree:\n{data}/\n{tree}") from error
@@ -168,9 +168,9 @@ class _Maker:
 
     def _layers(self) -> list[Codes]:
         given = [
-            (path.name, media.read_gray(path))
+            (path.name, pictures.read_gray(path))
             for folder in self._config.layers
-            for path in media.list_files(self._data / folder, media.PICTURE_SUFFIXES)
+            for path in pictures.list_files(self._data / folder, pictures.PICTURE_SUFFIXES)
         ]
         for name, layer in given:
             self._add("layer", name, layer)
@@ -182,9 +182,13 @@ class _Maker:
         return [layer for _, layer in given]
 
     def _clips(self, layers: list[Codes]) -> None:
+        if not self._config.clips:
+            return
+        from trainer import clips  # needs PyAV, which a machine that trains from pictures may lack
+
         for folder in self._config.clips:
-            for path in media.list_files(self._data / folder, media.CLIP_SUFFIXES):
-                frames = media.read_clip(path)
+            for path in pictures.list_files(self._data / folder, pictures.CLIP_SUFFIXES):
+                frames = clips.read_clip(path)
                 frames = frames[:, : frames.shape[1] // 8 * 8, : frames.shape[2] // 8 * 8]
                 clean = self._add("clip", path.name, frames)
                 _log.info("%s: %d frames", path.name, len(frames))
@@ -192,6 +196,8 @@ class _Maker:
                     self._add("coded", path.name, coded, partner=clean, start=start)
 
     def _coded_segments(self, frames: Codes, layers: list[Codes]) -> Iterator[tuple[int, Codes]]:
+        from trainer import clips  # needs PyAV
+
         length = min(self._config.coded_frames, len(frames))
         for _ in range(self._config.coded_segments):
             start = int(self._rng.integers(len(frames) - length + 1))
@@ -201,19 +207,19 @@ class _Maker:
             seed = int(self._rng.integers(2**31))
             rain = RainSequence(parameters, seed, segment.shape[2], segment.shape[1], layers=chosen)
             rainy = np.stack([rain.apply_to_codes(frame, i) for i, frame in enumerate(segment)])
-            yield start, media.through_h264(rainy.astype(np.uint8), crf=int(self._rng.integers(17, 31)))
+            yield start, clips.through_h264(rainy.astype(np.uint8), crf=int(self._rng.integers(17, 31)))
 
     def _stills(self) -> None:
         for folder in self._config.stills:
-            paths = media.list_files(self._data / folder, media.PICTURE_SUFFIXES)
-            for path, luma in media.readable(paths):
+            paths = pictures.list_files(self._data / folder, pictures.PICTURE_SUFFIXES)
+            for path, luma in pictures.readable(paths):
                 self._add("still", path.name, luma)
 
     def _pairs(self) -> None:
         for folder in self._config.pairs:
-            for rainy_path, target_path in media.list_pairs(self._data / folder):
+            for rainy_path, target_path in pictures.list_pairs(self._data / folder):
                 try:
-                    rainy, target = media.read_luma(rainy_path), media.read_luma(target_path)
+                    rainy, target = pictures.read_luma(rainy_path), pictures.read_luma(target_path)
                 except OpenError as error:
                     _log.warning("skipped pair %s: %s", rainy_path.name, error)
                     continue

@@ -11,7 +11,7 @@ import pytest
 from streamderain.errors import OpenError
 from streamderain.measure.metrics import psnr
 from tests.trainer.support import scene, write_clip
-from trainer import media
+from trainer import clips, pictures
 from trainer.batches import Batch, BatchMaker, prefetch
 from trainer.config import TrainConfig
 from trainer.sample_library import Library, open_library
@@ -121,12 +121,12 @@ def test_prefetch_hands_errors_over(maker: BatchMaker, monkeypatch: pytest.Monke
 
 def test_missing_folders_and_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(OpenError, match="no folder"):
-        media.list_files(tmp_path / "nowhere", media.PICTURE_SUFFIXES)
+        pictures.list_files(tmp_path / "nowhere", pictures.PICTURE_SUFFIXES)
     with pytest.raises(OpenError, match="holds no file"):
-        media.list_files(tmp_path, media.PICTURE_SUFFIXES)
+        pictures.list_files(tmp_path, pictures.PICTURE_SUFFIXES)
     (tmp_path / "clip.mp4").write_bytes(b"no video")
     with pytest.raises(OpenError, match=r"clip\.mp4"):
-        media.read_clip(tmp_path / "clip.mp4")
+        clips.read_clip(tmp_path / "clip.mp4")
 
 
 def test_an_empty_data_folder_shows_the_tree_that_is_expected(tmp_path: Path, config: TrainConfig) -> None:
@@ -138,7 +138,7 @@ def test_an_empty_data_folder_shows_the_tree_that_is_expected(tmp_path: Path, co
 
 
 def test_pairs_need_namesakes(data: Path, tmp_path: Path) -> None:
-    assert [(a.name, b.name) for a, b in media.list_pairs(data / "pairs")] == [
+    assert [(a.name, b.name) for a, b in pictures.list_pairs(data / "pairs")] == [
         ("0.jpg", "0.png"),
         ("1.jpg", "1.png"),
     ]
@@ -146,17 +146,17 @@ def test_pairs_need_namesakes(data: Path, tmp_path: Path) -> None:
         (tmp_path / side).mkdir(exist_ok=True)
         (tmp_path / side / name).write_bytes(b"")
     with pytest.raises(OpenError, match=r"b\.png"):
-        media.list_pairs(tmp_path)
+        pictures.list_pairs(tmp_path)
 
 
 def test_codecs_add_noise_and_keep_the_picture(tmp_path: Path) -> None:
     frames = np.stack([scene(48, 64, shift=t) for t in range(5)])
-    fine, coarse = (media.through_h264(frames, crf=crf) for crf in (10, 40))
+    fine, coarse = (clips.through_h264(frames, crf=crf) for crf in (10, 40))
     assert fine.shape == frames.shape
     assert psnr(fine, frames) > 40 > psnr(coarse, frames) > 20
-    assert 25 < psnr(media.through_jpeg(frames[0], quality=40), frames[0]) < 50
+    assert 25 < psnr(pictures.through_jpeg(frames[0], quality=40), frames[0]) < 50
 
 
 def test_clips_are_read_up_to_a_limit(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4", np.stack([scene(32, 48, shift=t) for t in range(6)]))
-    assert media.read_clip(tmp_path / "clip.mp4", limit=4).shape == (4, 32, 48)
+    assert clips.read_clip(tmp_path / "clip.mp4", limit=4).shape == (4, 32, 48)
