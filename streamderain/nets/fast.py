@@ -17,6 +17,7 @@ whose receptive field covers the motion between neighbouring frames. See docs/de
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -93,12 +94,27 @@ class FastNet(nn.Module):
             beside it, in luma code / 255, unbounded; blocks of (N, 16, h, w) both. The light to take away is
             ``relu(share * excess + correction)``.
         """
-        detail = functional.relu(self.head(window))
-        wide = functional.relu(self.down(detail))
-        for layer in self.middle:
-            wide = functional.relu(layer(wide))
+        return self.decode(self.encode(window), validity)
+
+    def encode(self, window: Tensor) -> list[Tensor]:
+        """The encoder half.
+
+        Args:
+            window: As in `forward`.
+
+        Returns:
+            What each layer gives after its ReLU, in order: the head (N, width, h, w), then the strided layer
+            and the middle ones, (N, middle width, h / 2, w / 2) each.
+        """
+        stages = [functional.relu(self.head(window))]
+        for layer in (self.down, *self.middle):
+            stages.append(functional.relu(layer(stages[-1])))
+        return stages
+
+    def decode(self, stages: Sequence[Tensor], validity: Tensor) -> tuple[Tensor, Tensor]:
+        """The other half: from what `encode` returned to what `forward` returns."""
         trust = self.validity(validity)[:, :, None, None]
-        merged = functional.relu(self.merge(functional.relu(self.up(wide) + detail + trust)))
+        merged = functional.relu(self.merge(functional.relu(self.up(stages[-1]) + stages[0] + trust)))
         return self.share(merged).sigmoid(), self.correction(merged)
 
     def clean_planes(self, window: Tensor, validity: Tensor, *, bounded: bool = True) -> Tensor:

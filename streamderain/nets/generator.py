@@ -10,7 +10,7 @@ is kept for the paper's numbers and for making rain; the deployed networks avoid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -71,14 +71,40 @@ class Generator(nn.Module):
         Raises:
             ValueError: The numbers do not ascend, or a layer does not exist.
         """
-        if list(layers) != sorted(set(layers)) or not layers or not 0 <= layers[-1] < len(self.layers):
-            raise ValueError(f"feature layers {tuple(layers)} must ascend within 0..{len(self.layers) - 1}")
-        found = []
-        for index, layer in enumerate(self.layers[: layers[-1] + 1]):
-            picture = layer(picture)
-            if index in layers:
-                found.append(picture)
-        return found
+        _check_layers(layers, len(self.layers))
+        return _run(self.layers[: layers[-1] + 1], picture, layers)[1]
+
+    def translate(
+        self, picture: Tensor, layers: Sequence[int] = FEATURE_LAYERS
+    ) -> tuple[Tensor, list[Tensor]]:
+        """`forward` and `features` in one pass.
+
+        Args:
+            picture: As in `forward`.
+            layers: Layer numbers, ascending.
+
+        Returns:
+            What `forward` returns, and what `features` returns.
+
+        Raises:
+            ValueError: As in `features`.
+        """
+        _check_layers(layers, len(self.layers))
+        return _run(self.layers, picture, layers)
+
+
+def _check_layers(layers: Sequence[int], count: int) -> None:
+    if list(layers) != sorted(set(layers)) or not layers or not 0 <= layers[0] <= layers[-1] < count:
+        raise ValueError(f"feature layers {tuple(layers)} must ascend within 0..{count - 1}")
+
+
+def _run(modules: Iterable[nn.Module], x: Tensor, wanted: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+    found = []
+    for index, module in enumerate(modules):
+        x = module(x)
+        if index in wanted:
+            found.append(x)
+    return x, found
 
 
 class ResidualBlock(nn.Module):
