@@ -7,9 +7,7 @@ resumed run sees exactly the batches that an uninterrupted one would.
 from __future__ import annotations
 
 import itertools
-import queue
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +17,12 @@ from PIL import Image
 from streamderain.measure.rain import composite
 from trainer import pictures
 from trainer.config import DataConfig
+from trainer.crops import at_least, corner, crop, pick, unit, whole_codes
+from trainer.drawn_rain import RainDrawer
 from trainer.sample_library import Entry, Library
 from trainer.scenery import add_moving_lights
 
+Codes = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 _BLACK, _WHITE = 16.0 / 255.0, 235.0 / 255.0
 
@@ -54,7 +55,7 @@ class BatchMaker:
     Args:
         library: Where the samples come from.
         config: Shares and crop size.
-        batch: Samples per batch.
+        batch: Samples per step.
         seed: Seed of all batches.
     """
 
@@ -64,7 +65,8 @@ class BatchMaker:
         self._coded = library.of_kind("coded")
         self._stills = library.of_kind("still")
         self._rainy = library.of_kind("rainy")
-        self._layers = library.of_kind("layer")
+        self._layers = [library.array(entry)[0] for entry in library.of_kind("layer")]
+        self._rain = RainDrawer(self._layers, heavy=config.heavy, black=_BLACK, white=_WHITE)
         kinds: list[tuple[float, list[Entry], Callable[[np.random.Generator], _Sample]]] = [
             (config.share_clip, self._clips, self._clip),
             (config.share_coded, self._coded, self._coded_clip),
@@ -77,10 +79,16 @@ class BatchMaker:
         shares = np.array([share for share, _ in usable])
         self._shares, self._draws = shares / shares.sum(), [draw for _, draw in usable]
 
-    def batch(self, step: int) -> Batch:
-        """The batch of one step, the same whenever it is asked for."""
-        rng = np.random.default_rng([self._seed, step, 0x62])
-        samples = [self._sample(rng) for _ in range(self._batch)]
+    def batch(self, step: int, *, part: int = 0, parts: int = 1) -> Batch:
+        """One part of a step's batch, the same whenever it is asked for.
+
+        Args:
+            step: Number of the step.
+            part: Which part, from 0.
+            parts: How many parts the batch is worked through in; they share its samples evenly.
+        """
+        rng = np.random.default_rng([self._seed, step, 0x62, part])
+        samples = [self._sample(rng) for _ in range(self._batch // parts)]
         for sample, other in itertools.pairwise(samples):
             if sample.has_neighbours and rng.random() < self._config.strange_neighbour:
                 # A cut that nobody noticed: the neighbour is there, but shows something else.
@@ -110,40 +118,40 @@ class BatchMaker:
         clean = self._relight(rng, clean)
         if rng.random() < 0.08:
             clean = self._with_fixed_streaks(rng, clean)
-        return _Sample(self._rain(rng, clean), clean[1], has_neighbours=True)
+        return _Sample(self._rain.draw(rng, clean), clean[1], has_neighbours=True)
 
     def _coded_clip(self, rng: np.random.Generator) -> _Sample:
-        entry = _pick(rng, self._coded)
+        entry = pick(rng, self._coded)
         coded, clean = self._library.array(entry), self._library.array(self._library.entries[entry.partner])
         middle = int(rng.integers(1, len(coded) - 1))
-        top, left = _corner(rng, coded.shape[1:], self._config.crop_px)
+        top, left = corner(rng, coded.shape[1:], self._config.crop_px)
         crop = (slice(top, top + self._config.crop_px), slice(left, left + self._config.crop_px))
-        window = _unit(coded[middle - 1 : middle + 2][:, crop[0], crop[1]])
+        window = unit(coded[middle - 1 : middle + 2][:, crop[0], crop[1]])
         if rng.random() < 0.5:
             window = window[::-1]
-        return _Sample(window, _unit(clean[entry.start + middle][crop]), has_neighbours=True)
+        return _Sample(window, unit(clean[entry.start + middle][crop]), has_neighbours=True)
 
     def _moving_still(self, rng: np.random.Generator) -> _Sample:
         panned = _pan(rng, self._still_picture(rng), self._config.crop_px)
         clean = self._relight(rng, self._with_moving_lights(rng, panned))
-        return _Sample(self._rain(rng, clean), clean[1], has_neighbours=True)
+        return _Sample(self._rain.draw(rng, clean), clean[1], has_neighbours=True)
 
     def _still(self, rng: np.random.Generator) -> _Sample:
-        clean = self._relight(rng, _unit(self._crop(rng, self._still_picture(rng)))[None])
-        rainy = self._rain(rng, clean)
+        clean = self._relight(rng, unit(self._crop(rng, self._still_picture(rng)))[None])
+        rainy = self._rain.draw(rng, clean)
         if rng.random() < 0.4:
             codes = np.rint(255.0 * rainy[0]).astype(np.uint8)
-            rainy = _unit(pictures.through_jpeg(codes, quality=int(rng.integers(60, 97))))[None]
+            rainy = unit(pictures.through_jpeg(codes, quality=int(rng.integers(60, 97))))[None]
         return _Sample(np.repeat(rainy, 3, 0), clean[0], has_neighbours=False)
 
     def _pair(self, rng: np.random.Generator) -> _Sample:
-        entry = _pick(rng, self._rainy)
+        entry = pick(rng, self._rainy)
         rainy, clean = (
             self._library.array(entry)[0],
             self._library.array(self._library.entries[entry.partner])[0],
         )
         both = self._crop(rng, np.stack([rainy, clean]))
-        return _Sample(np.repeat(_unit(both[:1]), 3, 0), _unit(both[1]), has_neighbours=False)
+        return _Sample(np.repeat(unit(both[:1]), 3, 0), unit(both[1]), has_neighbours=False)
 
     def _dry(self, rng: np.random.Generator) -> _Sample:
         """Rain-free input whose target is itself: what must not be harmed."""
@@ -154,33 +162,30 @@ class BatchMaker:
             return _Sample(window, window[1], has_neighbours=True)
         picture = self._still_picture(rng)
         if rng.random() < 0.5:
-            window = _round(_pan(rng, picture, self._config.crop_px))
+            window = whole_codes(_pan(rng, picture, self._config.crop_px))
             return _Sample(window, window[1], has_neighbours=True)
-        still = _unit(self._crop(rng, picture))
+        still = unit(self._crop(rng, picture))
         return _Sample(np.repeat(still[None], 3, 0), still, has_neighbours=False)
 
     def _clip_window(self, rng: np.random.Generator) -> FloatArray:
-        clip = self._library.array(_pick(rng, self._clips))
+        clip = self._library.array(pick(rng, self._clips))
         stride = int(rng.choice([1, 1, 1, 2]))
         stride = min(stride, (len(clip) - 1) // 2)
         middle = int(rng.integers(stride, len(clip) - stride))
         order = [middle - stride, middle, middle + stride]
         if rng.random() < 0.5:
             order.reverse()
-        top, left = _corner(rng, clip.shape[1:], self._config.crop_px)
+        top, left = corner(rng, clip.shape[1:], self._config.crop_px)
         size = self._config.crop_px
-        window = _unit(np.stack([clip[i, top : top + size, left : left + size] for i in order]))
+        window = unit(np.stack([clip[i, top : top + size, left : left + size] for i in order]))
         return self._with_moving_lights(rng, window)
 
-    def _still_picture(self, rng: np.random.Generator) -> NDArray[np.uint8]:
-        picture = self._library.array(_pick(rng, self._stills))[0]
-        return _at_least(picture, self._config.crop_px + 64)
+    def _still_picture(self, rng: np.random.Generator) -> Codes:
+        picture = self._library.array(pick(rng, self._stills))[0]
+        return at_least(picture, self._config.crop_px + 64)
 
-    def _crop(self, rng: np.random.Generator, pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        pictures = _at_least(pictures, self._config.crop_px)
-        size = self._config.crop_px
-        top, left = _corner(rng, pictures.shape[-2:], size)
-        return pictures[..., top : top + size, left : left + size]
+    def _crop(self, rng: np.random.Generator, pictures: Codes) -> Codes:
+        return crop(rng, pictures, self._config.crop_px)
 
     def _relight(self, rng: np.random.Generator, clean: FloatArray) -> FloatArray:
         """Vary gain and gamma, sometimes towards night; back to whole codes, as a camera gives them."""
@@ -191,123 +196,29 @@ class BatchMaker:
         if rng.random() < 0.15:
             gain *= rng.uniform(0.2, 0.6)
         level = np.minimum(np.float32(gain) * level ** np.float32(gamma), 1.0)
-        return _round(_BLACK + (_WHITE - _BLACK) * level)
-
-    def _rain(self, rng: np.random.Generator, clean: FloatArray) -> FloatArray:
-        """Independent rain of one look on every frame of a window."""
-        heavy = rng.random() < self._config.heavy
-        layers = [
-            _pick(rng, self._layers)
-            for _ in range(int(rng.integers(2, 6)) if heavy else 1 + (rng.random() < 0.25))
-        ]
-        looks = [(layer, bool(rng.random() < 0.5), _gain(rng, heavy)) for layer in layers]
-        light, screen = rng.uniform(0.65, 1.0), rng.choice([0.0, 1.0, rng.random()])
-        noise = rng.choice([0.0, 0.0, rng.uniform(0.0, 0.012)])
-        rainy = np.empty_like(clean)
-        for index, frame in enumerate(clean):
-            alpha = np.zeros(frame.shape, np.float32)
-            for layer, mirrored, gain in looks:
-                crop = self._crop(rng, self._library.array(layer)[0])
-                crop = crop[:, ::-1] if mirrored else crop
-                alpha += np.float32(gain * rng.uniform(0.85, 1.15) / 255.0) * crop
-            mixed = composite(
-                frame, np.minimum(alpha, 1.0), light=light, screen=screen, black=_BLACK, white=_WHITE
-            )
-            if noise:
-                mixed = mixed + np.float32(noise) * rng.standard_normal(mixed.shape, dtype=np.float32)
-            rainy[index] = mixed
-        return _round(rainy)
+        return whole_codes(_BLACK + (_WHITE - _BLACK) * level)
 
     def _with_moving_lights(self, rng: np.random.Generator, clean: FloatArray) -> FloatArray:
         if rng.random() >= self._config.moving_lights:
             return clean
-        return _round(add_moving_lights(rng, clean))
+        return whole_codes(add_moving_lights(rng, clean))
 
     def _with_fixed_streaks(self, rng: np.random.Generator, clean: FloatArray) -> FloatArray:
         """Streaks at the same place in all frames are scenery (poles, drops on a windscreen), not rain."""
-        crop = self._crop(rng, self._library.array(_pick(rng, self._layers))[0])
+        crop = self._crop(rng, pick(rng, self._layers))
         alpha = np.float32(rng.uniform(0.1, 0.8) / 255.0) * crop
         fixed = composite(
             clean, alpha[None], light=rng.uniform(0.5, 1.0), screen=1.0, black=_BLACK, white=_WHITE
         )
-        return _round(fixed)
+        return whole_codes(fixed)
 
 
-def prefetch(maker: BatchMaker, first: int, last: int, *, depth: int = 4) -> Iterator[Batch]:
-    """Yield the batches of steps first..last-1, made ahead on another thread.
-
-    An error on that thread is raised here. Leaving the loop early stops the thread.
-    """
-    made: queue.Queue[Batch | BaseException] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(item: Batch | BaseException) -> None:
-        while not stop.is_set():
-            try:
-                made.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for step in range(first, last):
-                if stop.is_set():
-                    return
-                put(maker.batch(step))
-        except BaseException as error:  # handed over to the consumer, which raises it
-            put(error)
-
-    thread = threading.Thread(target=work, name="batches", daemon=True)
-    thread.start()
-    try:
-        for _ in range(first, last):
-            item = made.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _gain(rng: np.random.Generator, heavy: bool) -> float:
-    return float(rng.uniform(0.4, 1.0) if heavy else np.exp(rng.uniform(np.log(0.1), np.log(0.95))))
-
-
-def _pick(rng: np.random.Generator, entries: list[Entry]) -> Entry:
-    return entries[int(rng.integers(len(entries)))]
-
-
-def _corner(rng: np.random.Generator, shape: tuple[int, ...], size: int) -> tuple[int, int]:
-    return int(rng.integers(shape[0] - size + 1)), int(rng.integers(shape[1] - size + 1))
-
-
-def _unit(codes: NDArray[np.uint8]) -> FloatArray:
-    return codes.astype(np.float32) * np.float32(1.0 / 255.0)
-
-
-def _round(picture: FloatArray) -> FloatArray:
-    """To whole 8-bit codes, as decoded planes hold them."""
-    codes: FloatArray = np.rint(np.clip(picture, 0.0, 1.0) * np.float32(255.0))
-    return (codes * np.float32(1.0 / 255.0)).astype(np.float32)
-
-
-def _at_least(pictures: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Extend pictures smaller than `size` by reflection, again and again where they are much smaller."""
-    height, width = pictures.shape[-2:]
-    if min(height, width) >= size:
-        return pictures
-    pad = [(0, 0)] * (pictures.ndim - 2) + [(0, max(0, size - height)), (0, max(0, size - width))]
-    return np.pad(pictures, pad, mode="symmetric")
-
-
-def _pan(rng: np.random.Generator, picture: NDArray[np.uint8], size: int) -> FloatArray:
+def _pan(rng: np.random.Generator, picture: Codes, size: int) -> FloatArray:
     """Three frames of a camera that pans and zooms over a still, (3, size, size); the middle is untouched."""
     # The widest pan and zoom stay inside the picture: a margin on every side.
     margin = 20
-    picture = _at_least(picture, size + 2 * margin)
-    top, left = (margin + c for c in _corner(rng, picture.shape, size + 2 * margin))
+    picture = at_least(picture, size + 2 * margin)
+    top, left = (margin + c for c in corner(rng, picture.shape, size + 2 * margin))
     source = Image.fromarray(picture)
     reach = float(rng.choice([0.0, 2.0, 8.0, 16.0]))
     pan_x, pan_y = rng.uniform(-reach, reach), rng.uniform(-reach / 3, reach / 3)
@@ -321,7 +232,7 @@ def _pan(rng: np.random.Generator, picture: NDArray[np.uint8], size: int) -> Flo
         matrix = (scale, 0.0, x, 0.0, scale, y)
         frame = source.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
         frames.append(np.asarray(frame))
-    return _unit(np.stack(frames))
+    return unit(np.stack(frames))
 
 
 def _drop_neighbours(rng: np.random.Generator, sample: _Sample, chance: float) -> FloatArray:

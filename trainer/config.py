@@ -11,19 +11,95 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from streamderain.errors import ConfigError
-from trainer.losses import LOSSES
+from trainer.losses import LOSSES, TERMS
+from trainer.losses.adversarial import KINDS
 
 CONFIGS = Path(__file__).parent / "configs"
 T = TypeVar("T")
 
 
+PAIRS, TRANSLATION = "pairs", "translation"
+"""Methods: supervised on known pairs, and DCD-GAN between unpaired domains."""
+
+MAY_CHANGE = frozenset(
+    {"steps", "threads", "workers", "precision", "validate_every", "sample_every", "save_every", "keep_every"}
+)
+"""What may differ when a run is resumed: the length and the machine's side, not what is learned from what."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Sizes of the fast network; see `streamderain.nets.fast.FastNet`."""
+    """The network that is trained to take rain away.
 
+    Attributes:
+        family: "fast" (`streamderain.nets.fast.FastNet`, on luma) or "generator" (the paper's, on RGB:
+            `streamderain.nets.generator.Generator`).
+        width: Channels of the first layer.
+        middle_width: Channels at 1/8 size; fast family only.
+        middle_layers: 3x3 convolutions at 1/8 size; fast family only.
+        blocks: Residual blocks; generator only.
+    """
+
+    family: str = "fast"
     width: int = 32
     middle_width: int = 64
     middle_layers: int = 4
+    blocks: int = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslationConfig:
+    """How DCD-GAN's two branches are set up; the weights of its terms are in the phases.
+
+    Attributes:
+        adversarial: "hinge" or "lsgan".
+        contrasts: Pairs that are contrasted: 2 as in the authors' code, (R, N_R) and (N, R_N), or 4 as in the
+            paper, (N_R, R*) and (R_N, N*) too.
+        feature_layers: Layers of the generator whose outputs are contrasted, by number.
+        patches: Places per layer and picture; all but one are negatives.
+        temperature: Of the contrastive loss.
+        head_width: Channels of the projection heads.
+        discriminator_width: Channels of the discriminators' first layer.
+        initial_std: Standard deviation of the fresh weights of generators, heads and discriminators; 0 leaves
+            each network its own way to begin.
+    """
+
+    adversarial: str = "hinge"
+    contrasts: int = 4
+    feature_layers: tuple[int, ...] = (4, 8, 12, 16)
+    patches: int = 256
+    temperature: float = 0.07
+    head_width: int = 256
+    discriminator_width: int = 64
+    initial_std: float = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnpairedConfig:
+    """The two domains of unpaired training, as folders of pictures relative to the data folder.
+
+    Attributes:
+        rainy: Folders of rainy pictures.
+        rained: Folders of rain-free pictures on which rain is drawn for the rainy domain.
+        clean: Folders of rain-free pictures, the clean domain. The pictures of a folder that is in `rained`
+            too are dealt out in turn, so that no picture is in both domains.
+        layers: Folders of gray streak layers for the drawn rain.
+        share_rained: Share of the rainy domain that is drawn.
+        heavy: Chance of heavy rain of several directions, where rain is drawn.
+        crop_px: Edge of the square training crops, px, a multiple of 8.
+        turned_layers: Given layers turned and scaled into the cache.
+        drawn_layers: Procedural streak layers rendered into the cache.
+    """
+
+    rainy: tuple[str, ...] = ("real_rain_unpaired",)
+    rained: tuple[str, ...] = ()
+    clean: tuple[str, ...] = ("clean_bsds", "clean_camvid_train", "clean_imagenet")
+    layers: tuple[str, ...] = ("streaks_garg",)
+    share_rained: float = 0.5
+    heavy: float = 0.12
+    crop_px: int = 256
+    turned_layers: int = 120
+    drawn_layers: int = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +159,16 @@ class PhaseConfig:
 
     Attributes:
         until: Where it ends, as a share of all steps, in 0..1.
-        losses: Weight of each loss by name; see `trainer.losses.LOSSES`.
+        losses: Weight of each loss by name: `trainer.losses.LOSSES` for pairs, `trainer.losses.TERMS` for
+            translation.
         residual_slope: Slope of the residual below zero; see `FastNet`.
+        int8: Whether the network computes as its int8 graph will; see `trainer.quantisation_aware`.
     """
 
     until: float
     losses: Mapping[str, float]
     residual_slope: float = 0.0
+    int8: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,42 +177,65 @@ class TrainConfig:
 
     Attributes:
         name: Name of the configuration.
+        method: "pairs" or "translation".
         seed: Seed of the weights and of every batch.
-        steps: Optimiser steps in all; the learning rate's cosine ends there.
-        batch: Crops per step.
+        steps: Optimiser steps in all; the learning rate's schedule ends there.
+        batch: Crops per step, over all devices.
+        accumulate: Parts a step's crops are worked through in, one after another.
         rate: Peak learning rate.
         last_rate: Learning rate at the last step.
+        schedule: "cosine", or "linear": constant for half the steps, then a straight line, as in the paper.
         warmup_steps: Steps over which the rate rises linearly from 0.
+        betas: Adam's decay of its two moments.
         weight_decay: AdamW's decoupled weight decay.
         clip_norm: Largest gradient norm; 0 switches clipping off.
         ema: Decay of the averaged weights, per step.
+        teacher: Model whose output the loss "distillation" compares with: a run, a checkpoint, weights or a
+            model folder.
         validate_every: Steps between validations.
+        sample_every: Steps between sheets of training samples.
         save_every: Steps between checkpoints.
         keep_every: Steps between checkpoints that are kept for good.
         threads: torch threads.
+        workers: Processes that make batches ahead; 0 makes them between the steps.
+        precision: "32-true", or "bf16-mixed" for devices that compute faster in bfloat16.
     """
 
     name: str
+    method: str = PAIRS
     seed: int = 1
     steps: int = 20_000
     batch: int = 16
+    accumulate: int = 1
     rate: float = 1e-3
     last_rate: float = 1e-6
+    schedule: str = "cosine"
     warmup_steps: int = 300
+    betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
     clip_norm: float = 0.0
     ema: float = 0.999
+    teacher: str = ""
     validate_every: int = 500
+    sample_every: int = 500
     save_every: int = 250
     keep_every: int = 5_000
     threads: int = 2
+    workers: int = 1
+    precision: str = "32-true"
     network: NetworkConfig = field(default_factory=NetworkConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    unpaired: UnpairedConfig = field(default_factory=UnpairedConfig)
+    translation: TranslationConfig = field(default_factory=TranslationConfig)
     phases: tuple[PhaseConfig, ...] = ()
 
     def phase(self, step: int) -> PhaseConfig:
         """The phase that a step (from 0) belongs to."""
         return next((p for p in self.phases if step < p.until * self.steps), self.phases[-1])
+
+    def uses(self, *losses: str) -> bool:
+        """Whether any phase gives any of some losses a weight other than 0."""
+        return any(phase.losses.get(name, 0.0) != 0.0 for phase in self.phases for name in losses)
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration as plain values, as TOML and JSON know them."""
@@ -162,11 +264,19 @@ def load_config(name_or_path: str, *, overrides: Mapping[str, Any] | None = None
     return parse_config({"name": path.stem, **values, **(overrides or {})}, where=str(path))
 
 
+_TABLES: Mapping[str, type] = {
+    "network": NetworkConfig,
+    "data": DataConfig,
+    "unpaired": UnpairedConfig,
+    "translation": TranslationConfig,
+}
+
+
 def parse_config(values: Mapping[str, Any], *, where: str) -> TrainConfig:
     """Build a configuration from plain values, as `TrainConfig.as_dict` gives them."""
     values = dict(values)
-    values["network"] = _build(NetworkConfig, values.get("network", {}), where=f"{where} [network]")
-    values["data"] = _build(DataConfig, values.get("data", {}), where=f"{where} [data]")
+    for key, kind in _TABLES.items():
+        values[key] = _build(kind, values.get(key, {}), where=f"{where} [{key}]")
     phases = [_build(PhaseConfig, phase, where=f"{where} [[phases]]") for phase in values.get("phases", [])]
     values["phases"] = tuple(phases)
     config = _build(TrainConfig, values, where=where)
@@ -187,20 +297,38 @@ def _build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
 
 
 def _validate(config: TrainConfig, where: str) -> None:
-    unknown = sorted({name for phase in config.phases for name in phase.losses} - set(LOSSES))
+    known = known_losses(config.method)
+    used = {name for phase in config.phases for name in phase.losses}
+    unknown = sorted(used - set(known))
+    crops = (config.data.crop_px, config.unpaired.crop_px)
     checks = {
-        f"unknown losses {', '.join(unknown)}; known are {', '.join(LOSSES)}": not unknown,
+        f"unknown method {config.method!r}; known are {PAIRS}, {TRANSLATION}": bool(known),
+        f"unknown losses {', '.join(unknown)}; known are {', '.join(known)}": not unknown,
         "phases must not be empty": bool(config.phases),
         "the last phase must end at 1.0": bool(config.phases) and config.phases[-1].until == 1.0,
-        "crop_px must be a multiple of 8, at least 32": config.data.crop_px % 8 == 0
-        and config.data.crop_px >= 32,
-        "steps and batch must be at least 1": config.steps >= 1 and config.batch >= 1,
+        "crop_px must be a multiple of 8, at least 32": all(c % 8 == 0 and c >= 32 for c in crops),
+        "steps, batch and accumulate must be at least 1": min(config.steps, config.batch, config.accumulate)
+        >= 1,
+        "batch must be a multiple of accumulate": config.batch % max(1, config.accumulate) == 0,
         "rate must be above 0": config.rate > 0,
+        "schedule must be cosine or linear": config.schedule in ("cosine", "linear"),
         "ema must lie in 0..1": 0.0 <= config.ema < 1.0,
+        "network.family must be fast or generator": config.network.family in ("fast", "generator"),
+        "network.family generator needs method translation": config.method == TRANSLATION
+        or config.network.family == "fast",
+        "translation.contrasts must be 2 or 4": config.translation.contrasts in (2, 4),
+        f"translation.adversarial must be one of {', '.join(KINDS)}": config.translation.adversarial in KINDS,
+        "the loss distillation needs a teacher": bool(config.teacher) or "distillation" not in used,
+        "int8 phases need method pairs": config.method == PAIRS or not any(p.int8 for p in config.phases),
     }
     for complaint, holds in checks.items():
         if not holds:
             raise ConfigError(f"{where}: {complaint}; correct the configuration")
+
+
+def known_losses(method: str) -> tuple[str, ...]:
+    """The losses a method knows by name; none for an unknown method."""
+    return {PAIRS: tuple(LOSSES), TRANSLATION: TERMS}.get(method, ())
 
 
 def dump_toml(values: Mapping[str, Any]) -> str:

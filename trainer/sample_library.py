@@ -11,9 +11,10 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +35,11 @@ class Entry:
     """One array of the library.
 
     Attributes:
-        kind: "clip", "coded" (a rainy clip after H.264), "still", "rainy", "target" (a pair) or "layer".
+        kind: "clip", "coded" (a rainy clip after H.264), "still", "rainy", "target" (a pair), "layer"; of
+            unpaired domains "domain rainy", "domain rained" or "domain clean".
         name: Source file.
         offset: First sample in the flat file.
-        shape: (frames, height, width).
+        shape: (frames, height, width); of the domains (channels, height, width).
         partner: Index of the clean entry, for coded clips and rainy stills; else -1.
         start: First frame in the partner that corresponds to frame 0 here.
     """
@@ -88,8 +90,8 @@ def open_library(data: Path, cache: Path, config: DataConfig, *, seed: int) -> L
     folder = cache / _key(data, config, seed)
     if not (folder / "index.json").is_file():
         _log.info("making the library %s (once)", folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        _Maker(data, folder, config, seed).make()
+        with LibraryWriter(folder) as writer:
+            _Maker(data, writer, config, seed).make()
     return Library(folder)
 
 
@@ -137,28 +139,36 @@ def _require_folders(data: Path, config: DataConfig) -> None:
         raise OpenError(f"{error}\nThe configuration expects this tree:\n{data}/\n{tree}") from error
 
 
-class _Maker:
-    """Writes a library: samples first, the index last and at once, so that half a library is never opened."""
+class LibraryWriter:
+    """Writes a library: samples first, the index last and at once, so that half a library is never opened.
 
-    def __init__(self, data: Path, folder: Path, config: DataConfig, seed: int) -> None:
-        self._data, self._folder, self._config = data, folder, config
-        self._rng = np.random.default_rng([seed, 0x6C6962])
+    A context manager; leaving it without an error makes the library appear.
+
+    Args:
+        folder: The library's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._entries: list[Entry] = []
         self._offset = 0
 
-    def make(self) -> None:
-        partial = self._folder / "samples.partial"
-        with partial.open("wb") as self._file:
-            layers = self._layers()
-            self._clips(layers)
-            self._stills()
-            self._pairs()
-        partial.replace(self._folder / "samples.u8")
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._file = (self._folder / "samples.partial").open("wb")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        if kind is not None:
+            return
+        (self._folder / "samples.partial").replace(self._folder / "samples.u8")
         index = self._folder / "index.partial"
         index.write_text(json.dumps([dataclasses.asdict(entry) for entry in self._entries]), encoding="utf-8")
         index.replace(self._folder / "index.json")
 
-    def _add(self, kind: str, name: str, samples: Codes, *, partner: int = -1, start: int = 0) -> int:
+    def add(self, kind: str, name: str, samples: Codes, *, partner: int = -1, start: int = 0) -> int:
+        """Append one array, (planes, height, width) or (height, width); see `Entry`. Returns its index."""
         samples = samples if samples.ndim == 3 else samples[None]
         shape = (samples.shape[0], samples.shape[1], samples.shape[2])
         self._entries.append(Entry(kind, name, self._offset, shape, partner, start))
@@ -166,20 +176,61 @@ class _Maker:
         self._offset += samples.size
         return len(self._entries) - 1
 
+
+def add_layers(
+    writer: LibraryWriter,
+    rng: np.random.Generator,
+    paths: Sequence[Path],
+    *,
+    turned: int,
+    drawn: int,
+) -> list[Codes]:
+    """Write streak layers: the given ones, some of them turned and scaled, and procedural ones.
+
+    Args:
+        writer: Where to.
+        rng: Decides all that is drawn.
+        paths: Gray pictures.
+        turned: How many to add of the second kind; none without given layers.
+        drawn: How many to add of the third.
+
+    Returns:
+        The given layers.
+    """
+    given = [(path.name, pictures.read_gray(path)) for path in paths]
+    for name, layer in given:
+        writer.add("layer", name, layer)
+    for index in range(turned if given else 0):
+        name, layer = given[int(rng.integers(len(given)))]
+        writer.add("layer", f"{name} turned {index}", _turned(rng, layer))
+    for index in range(drawn):
+        writer.add("layer", f"drawn {index}", _drawn(rng))
+    return [layer for _, layer in given]
+
+
+class _Maker:
+    """Fills a library from a data folder."""
+
+    def __init__(self, data: Path, writer: LibraryWriter, config: DataConfig, seed: int) -> None:
+        self._data, self._config = data, config
+        self._rng = np.random.default_rng([seed, 0x6C6962])
+        self._add = writer.add
+        self._writer = writer
+
+    def make(self) -> None:
+        layers = self._layers()
+        self._clips(layers)
+        self._stills()
+        self._pairs()
+
     def _layers(self) -> list[Codes]:
-        given = [
-            (path.name, pictures.read_gray(path))
+        paths = [
+            path
             for folder in self._config.layers
             for path in pictures.list_files(self._data / folder, pictures.PICTURE_SUFFIXES)
         ]
-        for name, layer in given:
-            self._add("layer", name, layer)
-        for index in range(self._config.turned_layers):
-            name, layer = given[int(self._rng.integers(len(given)))]
-            self._add("layer", f"{name} turned {index}", _turned(self._rng, layer))
-        for index in range(self._config.drawn_layers):
-            self._add("layer", f"drawn {index}", _drawn(self._rng))
-        return [layer for _, layer in given]
+        turned, drawn = self._config.turned_layers, self._config.drawn_layers
+        return add_layers(self._writer, self._rng, paths, turned=turned, drawn=drawn)
 
     def _clips(self, layers: list[Codes]) -> None:
         if not self._config.clips:

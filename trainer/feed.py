@@ -1,0 +1,79 @@
+"""Batches made ahead of the steps, in other processes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+B = TypeVar("B")
+B_co = TypeVar("B_co", covariant=True)
+
+
+class Maker(Protocol[B_co]):
+    """Makes batches; each is a pure function of its arguments."""
+
+    def batch(self, step: int, *, part: int = 0, parts: int = 1) -> B_co:
+        """One part of a step's batch."""
+        ...
+
+
+def feed(
+    maker: Maker[B],
+    first: int,
+    last: int,
+    *,
+    accumulate: int = 1,
+    rank: int = 0,
+    ranks: int = 1,
+    workers: int = 1,
+) -> Iterator[list[B]]:
+    """Yield the batches of steps first..last-1, each as the parts that one process works through.
+
+    Args:
+        maker: Makes them.
+        first: First step.
+        last: One past the last step.
+        accumulate: Parts per step and process.
+        rank: Number of this process among those that train together.
+        ranks: How many there are.
+        workers: Processes that make batches ahead; 0 makes them here, when they are asked for.
+
+    Raises:
+        Exception: What the maker raised, in whichever process.
+    """
+    parts = accumulate * ranks
+    mine = range(rank * accumulate, (rank + 1) * accumulate)
+    wanted = [(step, part) for step in range(first, last) for part in mine]
+    loader = DataLoader(
+        _Parts(maker, parts),
+        batch_size=None,
+        sampler=wanted,  # type: ignore[arg-type]
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_quiet_worker if workers else None,
+        # Its own generator: the loader draws from it, and torch's would not be where a resumed run left it.
+        generator=torch.Generator(),
+    )
+    made = iter(loader)
+    for _ in range(first, last):
+        yield [next(made) for _ in mine]
+
+
+class _Parts(Dataset[B], Generic[B]):
+    def __init__(self, maker: Maker[B], parts: int) -> None:
+        self._maker, self._parts = maker, parts
+
+    def __getitem__(self, index: tuple[int, int]) -> B:
+        step, part = index
+        return self._maker.batch(step, part=part, parts=self._parts)
+
+
+def _quiet_worker(_: int) -> None:
+    # Ctrl-C reaches every process of the terminal; the run ends its workers itself, after its last step.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)

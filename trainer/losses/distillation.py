@@ -1,0 +1,22 @@
+"""Learning from a teacher's output."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from trainer.losses.squared import squared
+
+
+def distillation(output: Tensor, teachers: Tensor) -> Tensor:
+    """Mean squared difference from what a larger network makes of the same input (Hinton et al. 2015, section 2).
+
+    For a network that returns a picture and no probabilities, matching outputs is all there is to it.
+
+    Args:
+        output: The student's, (N, C, H, W), float in 0..1.
+        teachers: The teacher's, same shape; no gradient is sent there.
+
+    Returns:
+        Scalar.
+    """
+    return squared(output, teachers.detach())
