@@ -1,16 +1,17 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped, in one safetensors file.
+"""Checkpoints: everything a run needs to go on as if it had never stopped, in safetensors files.
 
 Tensors carry the numbers, one JSON text in the file's metadata the rest; nothing is pickled. A file appears
 under its name only when it is whole (written beside it, synced, renamed), so a kill at any moment leaves
-the previous one in place.
+the previous one in place. On request a checkpoint is cut into shards of a largest size: then the name is a
+small JSON index of them, replaced last, and shards that no index names any more are removed after it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -19,9 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from streamderain.errors import ConfigError, OpenError
+from streamderain.errors import ConfigError, OpenError, OutputFull
+from trainer.config import MAY_CHANGE
 
-_RANDOM_STATE = "random_state"
+_INDEX_LIMIT = 1 << 20
+_FULL = ("os error 28", "os error 27", "os error 122", "Errno 28", "Errno 27", "Errno 122")
+"""How safetensors and Python name a full disk, a file too large and an exhausted quota."""
 
 
 class Part(TypedDict):
@@ -45,64 +49,142 @@ class TrainState:
     """What changes while a run goes on.
 
     Attributes:
-        network: The network being trained.
-        average: The same network with averaged weights (EMA); this one is exported.
-        optimiser: The optimiser.
+        modules: What is trained, by name, and the averages (EMA) of what is exported. "network" takes rain away;
+            "average" is its average, which is judged and exported.
+        optimisers: The optimisers by name.
+        extra: Other tensors that belong to the run, by name, such as the ranges of int8.
         step: Steps done.
         seconds: Time spent training, over all resumed parts, s.
         earlier: The runs whose weights this one began with, oldest first; see `Part`.
     """
 
-    network: nn.Module
-    average: nn.Module
-    optimiser: torch.optim.Optimizer
+    modules: dict[str, nn.Module]
+    optimisers: dict[str, torch.optim.Optimizer]
+    extra: dict[str, Tensor] = field(default_factory=dict)
     step: int = 0
     seconds: float = 0.0
     earlier: tuple[Part, ...] = ()
 
 
-def save_checkpoint(path: Path, state: TrainState, config: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: Path, state: TrainState, config: Mapping[str, Any], *, shard_bytes: int = 0
+) -> None:
     """Write a checkpoint, whole or not at all.
 
     Args:
         path: Target; replaced in one step.
-        state: What to save, with torch's random state.
+        state: What to save.
         config: The run's configuration as plain values.
+        shard_bytes: Largest size of a file; 0 writes one file.
+
+    Raises:
+        OutputFull: The disk is full; the checkpoint before is untouched.
     """
-    tensors = {f"network.{key}": value for key, value in state.network.state_dict().items()}
-    tensors |= {f"average.{key}": value for key, value in state.average.state_dict().items()}
-    optimiser = state.optimiser.state_dict()
-    for index, slots in optimiser["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": value for name, value in slots.items()}
-    tensors[_RANDOM_STATE] = torch.get_rng_state()
+    tensors = {
+        f"{name}.{key}": value
+        for name, module in state.modules.items()
+        for key, value in module.state_dict().items()
+    }
+    groups = {}
+    for name, optimiser in state.optimisers.items():
+        saved = optimiser.state_dict()
+        groups[name] = saved["param_groups"]
+        for index, slots in saved["state"].items():
+            tensors |= {f"{name}.{index}.{slot}": value for slot, value in slots.items()}
+    tensors |= {f"extra.{key}": value for key, value in state.extra.items()}
     about = {
         "step": state.step,
         "seconds": state.seconds,
         "config": dict(config),
-        "param_groups": optimiser["param_groups"],
+        "param_groups": groups,
         "earlier": list(state.earlier),
     }
-    save_tensors(path, tensors, {"streamderain": json.dumps(about)})
+    metadata = {"streamderain": json.dumps(about)}
+    if shard_bytes:
+        _save_shards(path, tensors, metadata, shard_bytes)
+    else:
+        save_tensors(path, tensors, metadata)
+        _remove_shards(path, keep=())
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file, whole or not at all."""
+    """Write a safetensors file, whole or not at all.
+
+    Raises:
+        OutputFull: The disk is full; a file that had the name is untouched.
+        OpenError: The file cannot be written for another reason.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    contiguous = {key: value.detach().contiguous() for key, value in tensors.items()}
-    save_file(contiguous, partial, metadata=dict(metadata))
-    partial.chmod(0o644)  # the library writes files that only their owner can read
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
+    contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    try:
+        save_file(contiguous, partial, metadata=dict(metadata))
+        partial.chmod(0o644)  # the library writes files that only their owner can read
+        _sync(partial)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        kind = OutputFull if any(text in str(error) for text in _FULL) else OpenError
+        raise kind(
+            f"{path} could not be written ({error}); make room or choose another folder, and go on from the "
+            "checkpoint before with --resume"
+        ) from error
     partial.replace(path)
 
 
-def load_checkpoint(path: Path, state: TrainState, config: Mapping[str, Any]) -> None:
-    """Fill a state from a checkpoint, torch's random state included.
+def split(tensors: Mapping[str, Tensor], shard_bytes: int) -> list[dict[str, Tensor]]:
+    """Deal tensors out, in order, to as few shards as fit the size; a larger tensor gets its own.
 
-    The number of steps may differ from the checkpoint's configuration: a run may be made longer or shorter,
-    and its learning rate follows. Everything else must be equal, or the run would be neither the old nor a
-    new one.
+    Args:
+        tensors: By name.
+        shard_bytes: Largest size of a shard, with room left for its header.
+    """
+    room = shard_bytes - (64 << 10)
+    shards: list[dict[str, Tensor]] = [{}]
+    filled = 0
+    for key, value in tensors.items():
+        size = value.numel() * value.element_size()
+        if shards[-1] and filled + size > room:
+            shards.append({})
+            filled = 0
+        shards[-1][key] = value
+        filled += size
+    return shards
+
+
+def _save_shards(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], shard_bytes: int
+) -> None:
+    shards = split(tensors, shard_bytes)
+    step = json.loads(metadata["streamderain"])["step"]
+    names = [
+        f"{path.stem}-{step:07d}-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)
+    ]
+    for name, shard in zip(names, shards, strict=True):
+        save_tensors(path.with_name(name), shard, metadata)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps({"shards": names}), encoding="utf-8")
+    _sync(partial)
+    partial.replace(path)
+    _remove_shards(path, keep=names)
+
+
+def _remove_shards(path: Path, *, keep: Sequence[str]) -> None:
+    for old in path.parent.glob(f"{path.stem}-*-of-*.safetensors"):
+        if old.name not in keep:
+            old.unlink()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def load_checkpoint(path: Path, state: TrainState, config: Mapping[str, Any]) -> None:
+    """Fill a state from a checkpoint.
+
+    What `trainer.config.MAY_CHANGE` names may differ from the checkpoint's configuration: a run may be made
+    longer or shorter, and its learning rate follows. Everything else must be equal, or the run would be
+    neither the old nor a new one.
 
     Raises:
         OpenError: The file is missing or damaged.
@@ -115,14 +197,15 @@ def load_checkpoint(path: Path, state: TrainState, config: Mapping[str, Any]) ->
             f"{path} was written with another configuration (differs in {', '.join(differing)}); "
             "resume with the config.toml of its run folder, or start a new run in another folder"
         )
-    state.network.load_state_dict(_under(tensors, "network."))
-    state.average.load_state_dict(_under(tensors, "average."))
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in _under(tensors, "optimiser.").items():
-        index, name = key.split(".", 1)
-        slots.setdefault(int(index), {})[name] = value
-    state.optimiser.load_state_dict({"state": slots, "param_groups": about["param_groups"]})
-    torch.set_rng_state(tensors[_RANDOM_STATE])
+    for name, module in state.modules.items():
+        module.load_state_dict(tensors_under(tensors, f"{name}."))
+    for name, optimiser in state.optimisers.items():
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors_under(tensors, f"{name}.").items():
+            index, slot = key.split(".", 1)
+            slots.setdefault(int(index), {})[slot] = value
+        optimiser.load_state_dict({"state": slots, "param_groups": about["param_groups"][name]})
+    state.extra = tensors_under(tensors, "extra.")
     state.step, state.seconds = about["step"], about["seconds"]
     state.earlier = earlier_parts(about)
 
@@ -133,17 +216,33 @@ def checkpoint_path(run: Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a checkpoint's tensors and its description (step, seconds, config, param_groups).
+    """Read a checkpoint's tensors and its description (step, seconds, config, param_groups, earlier).
 
     Raises:
         OpenError: The file is missing, damaged, or no checkpoint.
     """
+    tensors: dict[str, Tensor] = {}
+    about: dict[str, Any] = {}
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["streamderain"])
-            return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118 (no dict)
+        for file_path in _files_of(path):
+            with safe_open(file_path, framework="pt") as file:
+                about = json.loads(file.metadata()["streamderain"])
+                tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
     except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise OpenError(f"{path} is not a readable checkpoint ({error}); use an earlier one") from error
+    return tensors, about
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    """The checkpoint's file, or the shards that its index names."""
+    with path.open("rb") as file:
+        # An index begins as JSON does; a safetensors file begins with the length of its header.
+        is_index = file.read(1) == b"{" and path.stat().st_size < _INDEX_LIMIT
+    if not is_index:
+        yield path
+        return
+    for name in json.loads(path.read_text(encoding="utf-8"))["shards"]:
+        yield path.with_name(name)
 
 
 def earlier_parts(about: Mapping[str, Any]) -> tuple[Part, ...]:
@@ -162,13 +261,14 @@ def all_parts(about: Mapping[str, Any]) -> tuple[Part, ...]:
 
 def average_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The averaged weights among a checkpoint's tensors: what is evaluated and exported."""
-    return _under(tensors, "average.")
+    return tensors_under(tensors, "average.")
 
 
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def tensors_under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _differing(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    keys = sorted((set(saved) | set(wanted)) - {"steps"})
+    keys = sorted((set(saved) | set(wanted)) - MAY_CHANGE)
     return [key for key in keys if saved.get(key) != wanted.get(key)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -78,12 +78,19 @@ def read_gray(path: Path) -> Codes:
         raise OpenError(f"{path} cannot be read as a picture ({error}); replace or remove it") from error
 
 
-def readable(paths: Iterable[Path]) -> Iterator[tuple[Path, Codes]]:
-    """Yield (path, luma) of every picture that can be read; name and count the others in the log."""
+def readable(
+    paths: Iterable[Path], read: Callable[[Path], Codes] = read_luma
+) -> Iterator[tuple[Path, Codes]]:
+    """Yield (path, picture) of every picture that can be read; name and count the others in the log.
+
+    Args:
+        paths: Pictures.
+        read: `read_luma` or `read_rgb`.
+    """
     skipped = 0
     for path in paths:
         try:
-            yield path, read_luma(path)
+            yield path, read(path)
         except OpenError as error:
             skipped += 1
             _log.warning("skipped %s", error)

@@ -1,0 +1,109 @@
+"""Supervised training of the fast network: one step on pairs whose clean side is known."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from streamderain.nets.fast import FastNet
+from trainer.batches import Batch
+from trainer.checkpoint import TrainState
+from trainer.config import TrainConfig
+from trainer.losses import LOSSES
+from trainer.stepping import follow, learning_rate, set_rate, update, weighted_sum
+from trainer.translators import new_network
+
+Teacher = Callable[[Tensor, Tensor], Tensor]
+"""(N, 3, H, W) luma window and (N, 2) validity to (N, 1, H, W) clean luma, in 0..1."""
+
+
+class Supervised:
+    """The method "pairs".
+
+    Args:
+        config: The run's configuration.
+        fabric: Device, precision and the processes that train together.
+        teacher: For the loss "distillation".
+    """
+
+    def __init__(self, config: TrainConfig, fabric: Fabric, *, teacher: Teacher | None = None) -> None:
+        torch.manual_seed(config.seed)
+        self._config, self._fabric, self._teacher = config, fabric, teacher
+        self._network = new_network(config.network).to(memory_format=torch.channels_last)
+        average = copy.deepcopy(self._network).requires_grad_(False).eval()
+        optimiser = torch.optim.AdamW(
+            self._network.parameters(), lr=config.rate, betas=config.betas, weight_decay=config.weight_decay
+        )
+        self._side, self._optimiser = fabric.setup(_Side(self._network), optimiser)
+        average.to(fabric.device)
+        self.state = TrainState({"network": self._network, "average": average}, {"optimiser": optimiser})
+
+    def step(self, parts: Sequence[Batch]) -> dict[str, float]:
+        """One optimiser step: forward, losses, backward, update, average.
+
+        Args:
+            parts: The step's batch in the parts it is worked through in.
+
+        Returns:
+            Each loss by name, "loss" (their weighted sum), "rate", and "norm" (of the gradient, before
+            clipping). Weights are left alone where the gradient is not finite.
+        """
+        config, state = self._config, self.state
+        phase = config.phase(state.step)
+        rate = learning_rate(config, state.step)
+        set_rate(self._optimiser, rate)
+        assert isinstance(self._network, FastNet)
+        self._network.residual_slope = phase.residual_slope
+
+        self._optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for index, batch in enumerate(parts):
+            with self._fabric.no_backward_sync(self._side, enabled=index < len(parts) - 1):
+                losses = self._losses(batch, phase.losses)
+                losses["loss"] = weighted_sum(losses, phase.losses)
+                self._fabric.backward(losses["loss"] / len(parts))
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
+        norm = update(self._optimiser, config.clip_norm)
+        follow(state.modules["average"], self._network, decay=config.ema, step=state.step)
+        return {name: float(value) for name, value in sums.items()} | {"rate": rate, "norm": float(norm)}
+
+    def _losses(self, batch: Batch, weights: Mapping[str, float]) -> dict[str, Tensor]:
+        device = self._fabric.device
+        arrays = (batch.window, batch.validity, batch.target)
+        window, validity, target = (torch.from_numpy(a).to(device, non_blocking=True) for a in arrays)
+        teachers = None
+        if weights.get("distillation"):
+            assert self._teacher is not None
+            teachers = self._teacher(window, validity)
+        losses: dict[str, Tensor] = self._side(window, validity, target, teachers, tuple(weights))
+        return losses
+
+
+class _Side(nn.Module):
+    """The network with its losses: what a strategy for several devices wraps as one."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        window: Tensor,
+        validity: Tensor,
+        target: Tensor,
+        teachers: Tensor | None,
+        names: Sequence[str],
+    ) -> dict[str, Tensor]:
+        assert isinstance(self.network, FastNet)
+        output = self.network.clean_planes(window, validity, bounded=False)
+        return {
+            name: LOSSES[name](
+                output, teachers if name == "distillation" and teachers is not None else target
+            )
+            for name in names
+        }
