@@ -22,7 +22,8 @@ Half = Literal["left", "right"]
 
 _LOOKED_AT = 25
 _CORRELATION = 0.5
-"""Of the halves: 0.03 in ordinary photographs (median of 150; 0.7 at most), 0.7 in pairs of heavy rain."""
+"""Median over the pictures, of the differences between rows, where falling rain shows least. Measured: 0.78
+to 0.98 in four sets of pairs (0.38 in the worst picture), 0.00 to 0.03 in five sets of ordinary pictures."""
 _SAME_CODES = 1.0
 """Mean difference of two copies of one picture: Rain800's test_nature has no clean side."""
 _CLEAR_VOTE = 0.8
@@ -74,13 +75,13 @@ def _halves(rgb: Codes) -> tuple[Codes, Codes]:
 
 
 def _are_pairs(pairs: Sequence[tuple[Codes, Codes]]) -> bool:
-    floats = [(left.astype(np.float64), right.astype(np.float64)) for left, right in pairs]
-    apart = np.median([np.abs(left - right).mean() for left, right in floats])
-    alike = np.median([_correlation(left, right) for left, right in floats])
+    grays = [(left.mean(axis=2), right.mean(axis=2)) for left, right in pairs]
+    apart = np.median([np.abs(left - right).mean() for left, right in grays])
+    alike = np.median([_correlation(np.diff(left, axis=0), np.diff(right, axis=0)) for left, right in grays])
     return bool(alike > _CORRELATION and apart > _SAME_CODES)
 
 
 def _correlation(left: FloatArray, right: FloatArray) -> float:
-    if left.std() == 0 or right.std() == 0:
+    if left.size == 0 or left.std() == 0 or right.std() == 0:
         return 0.0
     return float(np.corrcoef(left.ravel(), right.ravel())[0, 1])
