@@ -1,0 +1,61 @@
+"""The discriminator of DCD-GAN: an anti-aliased PatchGAN that scores overlapping patches, not pictures."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from streamderain.nets.generator import BlurDown
+
+MINIMUM_PX = 24
+"""Smallest width and height: below, the last convolution has nothing to score."""
+
+
+class Discriminator(nn.Module):
+    """Scores how much each patch looks like its domain (70x70 PatchGAN, Isola et al. 2017, section 3.2.2).
+
+    Strided convolutions are replaced by ones of stride 1 and a blur that halves (Zhang 2019), as in the
+    authors' code. Biases before an instance norm have no effect; they stand, and are counted, for parity with
+    the published size of 2.77 million parameters.
+
+    Args:
+        channels: Channels of the pictures: 3 for RGB, 1 for luma.
+        width: Channels of the first layer.
+    """
+
+    def __init__(self, channels: int = 3, *, width: int = 64) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, width, 4, padding=1),
+            nn.LeakyReLU(0.2),
+            BlurDown(width),
+            *_normed(width, 2 * width),
+            BlurDown(2 * width),
+            *_normed(2 * width, 4 * width),
+            BlurDown(4 * width),
+            *_normed(4 * width, 8 * width),
+            nn.Conv2d(8 * width, 1, 4, padding=1),
+        )
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Score patches.
+
+        Args:
+            picture: (N, channels, H, W), float in -1..1, at least `MINIMUM_PX` each way.
+
+        Returns:
+            (N, 1, h, w), unbounded; h and w are about H / 8 - 2 and W / 8 - 2.
+
+        Raises:
+            ValueError: The picture is too small.
+        """
+        if min(picture.shape[2:]) < MINIMUM_PX:
+            raise ValueError(
+                f"the discriminator needs pictures of at least {MINIMUM_PX} px each way, not "
+                f"{picture.shape[3]}x{picture.shape[2]}"
+            )
+        scores: Tensor = self.layers(picture)
+        return scores
+
+
+def _normed(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 4, padding=1), nn.InstanceNorm2d(outputs), nn.LeakyReLU(0.2)]

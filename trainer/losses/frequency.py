@@ -1,0 +1,23 @@
+"""Frequency: the spectrum's amplitudes come through a cycle unchanged."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def frequency(again: Tensor, picture: Tensor) -> Tensor:
+    """Mean absolute difference of the amplitudes of both spectra (the frequency term of the authors' code).
+
+    The whole spectrum of `torch.fft.fft2`, scaled so that energy is kept ("ortho"), each channel on its own.
+    Like `colour` it is for both ends of a cycle only.
+
+    Args:
+        again: R* or N*, (N, C, H, W), float.
+        picture: R or N, same shape.
+
+    Returns:
+        Scalar, float32.
+    """
+    amplitudes = [torch.fft.fft2(p.float(), norm="ortho").abs() for p in (again, picture)]
+    return (amplitudes[0] - amplitudes[1]).abs().mean()
