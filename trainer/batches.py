@@ -57,15 +57,20 @@ class BatchMaker:
         config: Shares and crop size.
         batch: Samples per step.
         seed: Seed of all batches.
+        pseudo: Pairs and layers of `trainer.pseudo`.
     """
 
-    def __init__(self, library: Library, config: DataConfig, *, batch: int, seed: int) -> None:
+    def __init__(
+        self, library: Library, config: DataConfig, *, batch: int, seed: int, pseudo: Library | None = None
+    ) -> None:
         self._library, self._config, self._batch, self._seed = library, config, batch, seed
+        self._pseudo = pseudo
         self._clips = library.of_kind("clip")
         self._coded = library.of_kind("coded")
         self._stills = library.of_kind("still")
         self._rainy = library.of_kind("rainy")
-        self._layers = [library.array(entry)[0] for entry in library.of_kind("layer")]
+        self._layers = library.arrays("layer") + (pseudo.arrays("layer") if pseudo else [])
+        pseudo_rainy = pseudo.of_kind("rainy") if pseudo else []
         self._rain = RainDrawer(self._layers, heavy=config.heavy, black=_BLACK, white=_WHITE)
         kinds: list[tuple[float, list[Entry], Callable[[np.random.Generator], _Sample]]] = [
             (config.share_clip, self._clips, self._clip),
@@ -73,11 +78,17 @@ class BatchMaker:
             (config.share_moving_still, self._stills, self._moving_still),
             (config.share_still, self._stills, self._still),
             (config.share_pair, self._rainy, self._pair),
+            (config.share_pseudo, pseudo_rainy, self._pseudo_pair),
             (config.share_dry, self._clips + self._stills, self._dry),
         ]
         usable = [(share, draw) for share, entries, draw in kinds if entries and share > 0]
         shares = np.array([share for share, _ in usable])
         self._shares, self._draws = shares / shares.sum(), [draw for _, draw in usable]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many arrays of each kind the library holds."""
+        return self._library.counts()
 
     def batch(self, step: int, *, part: int = 0, parts: int = 1) -> Batch:
         """One part of a step's batch, the same whenever it is asked for.
@@ -145,11 +156,15 @@ class BatchMaker:
         return _Sample(np.repeat(rainy, 3, 0), clean[0], has_neighbours=False)
 
     def _pair(self, rng: np.random.Generator) -> _Sample:
-        entry = pick(rng, self._rainy)
-        rainy, clean = (
-            self._library.array(entry)[0],
-            self._library.array(self._library.entries[entry.partner])[0],
-        )
+        return self._of_pairs(rng, self._library)
+
+    def _pseudo_pair(self, rng: np.random.Generator) -> _Sample:
+        assert self._pseudo is not None
+        return self._of_pairs(rng, self._pseudo)
+
+    def _of_pairs(self, rng: np.random.Generator, library: Library) -> _Sample:
+        entry = pick(rng, library.of_kind("rainy"))
+        rainy, clean = library.array(entry)[0], library.array(library.entries[entry.partner])[0]
         both = self._crop(rng, np.stack([rainy, clean]))
         return _Sample(np.repeat(unit(both[:1]), 3, 0), unit(both[1]), has_neighbours=False)
 

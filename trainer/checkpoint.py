@@ -49,7 +49,7 @@ class TrainState:
     """What changes while a run goes on.
 
     Attributes:
-        modules: What is trained, by name, and the averages (EMA) of what is exported. "network" takes rain away;
+        modules: What is trained, by name, and averages (EMA) of what is exported. "network" takes rain away;
             "average" is its average, which is judged and exported.
         optimisers: The optimisers by name.
         extra: Other tensors that belong to the run, by name, such as the ranges of int8.
@@ -243,6 +243,21 @@ def _files_of(path: Path) -> Iterator[Path]:
         return
     for name in json.loads(path.read_text(encoding="utf-8"))["shards"]:
         yield path.with_name(name)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint (or the index of its shards), and not bare weights or anything else."""
+    try:
+        read = [_metadata(file) for file in _files_of(path)]
+    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError):
+        return False
+    return bool(read) and all("param_groups" in about for about in read)
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        about: dict[str, Any] = json.loads(file.metadata()["streamderain"])
+        return about
 
 
 def earlier_parts(about: Mapping[str, Any]) -> tuple[Part, ...]:

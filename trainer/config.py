@@ -118,6 +118,7 @@ class DataConfig:
         share_moving_still: Stills panned and zoomed into three frames, rain drawn on the spot.
         share_still: Single stills, neighbours missing, rain drawn on the spot.
         share_pair: Pairs, neighbours missing.
+        share_pseudo: Pairs whose rain a trained generator made, neighbours missing.
         share_dry: Rain-free windows and stills, whose target is the input itself.
         drop_neighbour: Chance that a neighbour is dropped, for each sample that has neighbours.
         moving_lights: Share of moving clean windows with bright bars and lamps drawn in, which are no rain.
@@ -140,6 +141,7 @@ class DataConfig:
     share_moving_still: float = 0.11
     share_still: float = 0.12
     share_pair: float = 0.05
+    share_pseudo: float = 0.0
     share_dry: float = 0.20
     drop_neighbour: float = 0.2
     moving_lights: float = 0.25
@@ -192,6 +194,7 @@ class TrainConfig:
         ema: Decay of the averaged weights, per step.
         teacher: Model whose output the loss "distillation" compares with: a run, a checkpoint, weights or a
             model folder.
+        pseudo: Folder that `python -m trainer pseudo` made: more pairs, and more streak layers.
         validate_every: Steps between validations.
         sample_every: Steps between sheets of training samples.
         save_every: Steps between checkpoints.
@@ -216,6 +219,7 @@ class TrainConfig:
     clip_norm: float = 0.0
     ema: float = 0.999
     teacher: str = ""
+    pseudo: str = ""
     validate_every: int = 500
     sample_every: int = 500
     save_every: int = 250
@@ -318,7 +322,6 @@ def _validate(config: TrainConfig, where: str) -> None:
         or config.network.family == "fast",
         "translation.contrasts must be 2 or 4": config.translation.contrasts in (2, 4),
         f"translation.adversarial must be one of {', '.join(KINDS)}": config.translation.adversarial in KINDS,
-        "the loss distillation needs a teacher": bool(config.teacher) or "distillation" not in used,
         "int8 phases need method pairs": config.method == PAIRS or not any(p.int8 for p in config.phases),
     }
     for complaint, holds in checks.items():

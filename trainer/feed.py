@@ -16,6 +16,11 @@ B_co = TypeVar("B_co", covariant=True)
 class Maker(Protocol[B_co]):
     """Makes batches; each is a pure function of its arguments."""
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many samples of each kind there are to draw from."""
+        ...
+
     def batch(self, step: int, *, part: int = 0, parts: int = 1) -> B_co:
         """One part of a step's batch."""
         ...
@@ -51,7 +56,7 @@ def feed(
     loader = DataLoader(
         _Parts(maker, parts),
         batch_size=None,
-        sampler=wanted,  # type: ignore[arg-type]
+        sampler=wanted,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_quiet_worker if workers else None,

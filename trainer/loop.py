@@ -1,9 +1,8 @@
-"""The training loop: one step reads top to bottom."""
+"""The training loop: one loop for every method, that reads top to bottom."""
 
 from __future__ import annotations
 
-import copy
-import csv
+import contextlib
 import logging
 import math
 import threading
@@ -13,25 +12,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from lightning_fabric import Fabric
+from torch import nn
 
 from streamderain.errors import ConfigError, StreamderainError
-from streamderain.nets.fast import FastNet
-from trainer.batches import Batch, BatchMaker, prefetch
 from trainer.checkpoint import (
     TrainState,
     all_parts,
-    average_weights,
     checkpoint_path,
     load_checkpoint,
     read_checkpoint,
     save_checkpoint,
+    tensors_under,
 )
 from trainer.config import TrainConfig, dump_toml
-from trainer.losses import LOSSES
+from trainer.feed import Maker, feed
+from trainer.methods import new_method
+from trainer.progress import TrainingProgress
+from trainer.record import RunRecord, write_provenance
 
-Validate = Callable[[FastNet, Path], dict[str, float]]
+Validate = Callable[[nn.Module, Path], dict[str, float]]
 """Scores a network by name of the score; may leave a picture at the path."""
+
+_FIRST_LOOK = 100
+"""Besides every so many steps, a run is validated here: a mistake shows before an hour is gone."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,198 +44,178 @@ class TrainingDiverged(StreamderainError):
     """The loss is no longer a finite number."""
 
 
-def new_state(config: TrainConfig) -> TrainState:
-    """A network with fresh weights, its average and its optimiser, decided by the configuration."""
-    torch.manual_seed(config.seed)
-    sizes = config.network
-    network = FastNet(
-        width=sizes.width, middle_width=sizes.middle_width, middle_layers=sizes.middle_layers
-    ).to(memory_format=torch.channels_last)
-    average = copy.deepcopy(network).requires_grad_(False).eval()
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.rate, betas=(0.9, 0.99), weight_decay=config.weight_decay
-    )
-    return TrainState(network, average, optimiser)
+def one_device(config: TrainConfig) -> Fabric:
+    """The CPU alone, in the configuration's precision."""
+    return Fabric(accelerator="cpu", devices=1, precision=config.precision)  # type: ignore[arg-type]
 
 
 def train(
     config: TrainConfig,
-    maker: BatchMaker,
+    maker: Maker[Any],
     run: Path,
     *,
+    fabric: Fabric | None = None,
     resume: bool = False,
     start: Path | None = None,
     validate: Validate | None = None,
     stop: threading.Event | None = None,
     stop_after: int | None = None,
+    shard_bytes: int = 0,
+    on_step: Callable[[TrainState], None] | None = None,
 ) -> TrainState:
     """Train until the configuration's last step, or until stopped; both leave a checkpoint.
 
     Args:
         config: The resolved configuration.
         maker: Where batches come from.
-        run: The run's folder: config.toml, metrics.csv, checkpoints/, samples/.
+        run: The run's folder: config.toml, provenance.json, metrics.csv, tensorboard/, checkpoints/ and
+            samples/.
+        fabric: Device, precision and the processes that train together; the CPU alone by default.
         resume: Go on from checkpoints/last.safetensors.
-        start: Run or checkpoint whose averaged weights to begin with; ignored when resuming.
+        start: Run or checkpoint whose weights to begin with; ignored when resuming.
         validate: Called every `validate_every` steps with the averaged network.
         stop: Once set, the run ends after the step it is in: half a step must not be saved.
         stop_after: Stop (with a checkpoint) after this step.
+        shard_bytes: Largest size of a checkpoint's files; 0 writes one file each.
+        on_step: Called after every step.
 
     Raises:
         TrainingDiverged: The loss is not finite; the message names the last good checkpoint.
         ConfigError: The folder holds a run already and `resume` is not set, or a checkpoint is another's.
+        OutputFull: A checkpoint does not fit on the disk; the one before is whole.
         KeyboardInterrupt: `stop` was set; the checkpoint is written.
     """
+    fabric = fabric or one_device(config)
     torch.set_num_threads(config.threads)
-    state = new_state(config)
-    if start is not None and not resume:
-        begin_with(state, start)
-    last = run / "checkpoints" / "last.safetensors"
-    _enter(run, last, config, state, resume=resume)
+    method = new_method(config, fabric)
+    state = method.state
+    last = checkpoint_path(run)
+    _enter(run, last, config, state, resume=resume, start=start)
     end = min(config.steps, stop_after or config.steps)
-    log = MetricsLog(run / "metrics.csv")
+    first = fabric.is_global_zero
+
+    def save(path: Path) -> None:
+        if first:
+            save_checkpoint(path, state, config.as_dict(), shard_bytes=shard_bytes)
+
+    batches = feed(
+        maker,
+        state.step,
+        end,
+        accumulate=config.accumulate,
+        rank=fabric.global_rank,
+        ranks=fabric.world_size,
+        workers=config.workers,
+    )
     began = time.monotonic() - state.seconds
-    for batch in prefetch(maker, state.step, end):
-        values = train_step(state, batch, config)
-        _require_finite(values, state.step + 1, last)
-        state.step += 1
-        state.seconds = time.monotonic() - began
-        log.add(state.step, values)
-        if state.step % config.save_every == 0:
-            save_checkpoint(last, state, config.as_dict())
-        if state.step % config.keep_every == 0:
-            save_checkpoint(last.with_name(f"step-{state.step:07d}.safetensors"), state, config.as_dict())
-        if stop is not None and stop.is_set():
-            save_checkpoint(last, state, config.as_dict())
-            _log.warning("interrupted at step %d; resume with --resume", state.step)
-            raise KeyboardInterrupt
-        if validate is not None and (state.step % config.validate_every == 0 or state.step == 100):
-            sheet = run / "samples" / f"step-{state.step:07d}.png"
-            assert isinstance(state.average, FastNet)
-            log.write(state.step, state.seconds, validate(state.average, sheet))
-    save_checkpoint(last, state, config.as_dict())
+    with contextlib.ExitStack() as open_things:
+        record = progress = None
+        if first:
+            write_provenance(run, str(fabric.device), step=state.step)
+            record = open_things.enter_context(RunRecord(run, resume_step=state.step))
+            progress = open_things.enter_context(TrainingProgress(state.step, end))
+        asked = time.monotonic()
+        for parts in batches:
+            got = time.monotonic()
+            values = _mean(fabric, method.step(parts))
+            _require_finite(values, state.step + 1, last)
+            state.step += 1
+            now = time.monotonic()
+            state.seconds = now - began
+            if record is not None and progress is not None:
+                record.add(state.step, values)
+                progress.update(
+                    state.step, values, images=config.batch, waited_s=got - asked, took_s=now - asked
+                )
+                if state.step % config.sample_every == 0:
+                    record.picture(state.step, "training", method.sheet(parts[0]))
+            if state.step % config.save_every == 0:
+                save(last)
+            if state.step % config.keep_every == 0:
+                save(last.with_name(f"step-{state.step:07d}.safetensors"))
+            if _asked_to_stop(fabric, stop):
+                save(last)
+                _log.warning("interrupted at step %d; resume with --resume", state.step)
+                raise KeyboardInterrupt
+            due = state.step % config.validate_every == 0 or state.step == _FIRST_LOOK
+            if validate is not None and record is not None and due:
+                sheet = run / "samples" / f"validation-step-{state.step:07d}.png"
+                scores = validate(state.modules["average"], sheet)
+                record.write(state.step, scores, seconds=state.seconds)
+            if on_step is not None:
+                on_step(state)
+            asked = time.monotonic()
+    save(last)
     return state
 
 
+def _enter(
+    run: Path, last: Path, config: TrainConfig, state: TrainState, *, resume: bool, start: Path | None
+) -> None:
+    if resume:
+        load_checkpoint(last, state, config.as_dict())
+        _log.info("resumed at step %d of %d", state.step, config.steps)
+    elif last.exists():
+        raise ConfigError(f"{run} holds a run already; add --resume to continue it, or name another folder")
+    elif start is not None:
+        begin_with(state, start)
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.toml").write_text(dump_toml(config.as_dict()), encoding="utf-8")
+
+
 def begin_with(state: TrainState, path: Path) -> None:
-    """Take the averaged weights of another run's checkpoint, and remember the steps they have behind them.
+    """Take the weights of another run's checkpoint, and remember the steps they have behind them.
+
+    Averages begin with its averages, and so do the networks they are averages of; what else has a name in
+    both is taken as it is, what the checkpoint does not have stays fresh.
 
     Raises:
         OpenError: The file is missing or damaged.
         ConfigError: Its network has other sizes.
     """
     tensors, about = read_checkpoint(checkpoint_path(path))
-    weights = average_weights(tensors)
-    try:
-        state.network.load_state_dict(weights)
-        state.average.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"{path} holds another network than this configuration's ({error}); "
-            "begin with a run of the same [network] table"
-        ) from error
+    sources = {"network": "average", "rain_network": "rain_average"}
+    for name, module in state.modules.items():
+        weights = tensors_under(tensors, f"{sources.get(name, name)}.")
+        if not weights:
+            _log.warning("%s has no %s; it begins fresh", path, name)
+            continue
+        try:
+            module.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{path} holds another {name} than this configuration's ({error}); "
+                "begin with a run of the same [network] and [translation] tables"
+            ) from error
     state.earlier = all_parts(about)
+
+
+def _mean(fabric: Fabric, values: dict[str, float]) -> dict[str, float]:
+    """The values' means over all processes: every process then decides alike."""
+    if fabric.world_size == 1:
+        return values
+    names = sorted(values)
+    means = fabric.all_reduce(torch.tensor([values[name] for name in names], device=fabric.device))
+    assert isinstance(means, torch.Tensor)
+    return dict(zip(names, means.tolist(), strict=True))
+
+
+def _asked_to_stop(fabric: Fabric, stop: threading.Event | None) -> bool:
+    asked = stop is not None and stop.is_set()
+    if fabric.world_size == 1:
+        return asked
+    # A signal reaches the processes between different steps; they must end after the same one.
+    together = fabric.all_reduce(torch.tensor(float(asked), device=fabric.device), reduce_op="sum")
+    assert isinstance(together, torch.Tensor)
+    return bool(together.item() > 0)
 
 
 def _require_finite(values: dict[str, float], step: int, last: Path) -> None:
     """Stop before weights that are no numbers can reach a checkpoint."""
-    broken = [f"{name} is {values[name]}" for name in ("loss", "norm") if not math.isfinite(values[name])]
+    broken = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if not broken:
         return
     good = f"the last good checkpoint is {last}" if last.exists() else "no checkpoint was written yet"
     raise TrainingDiverged(
         f"{' and '.join(broken)} at step {step}; {good}: go on with a lower rate or with clip_norm set"
     )
-
-
-def train_step(state: TrainState, batch: Batch, config: TrainConfig) -> dict[str, float]:
-    """One optimiser step: forward, losses, backward, update, average.
-
-    Weights are left alone where the loss or the gradient is not finite.
-
-    Returns:
-        Each loss by name, "loss" (their weighted sum), "rate", and "norm" (of the gradient, before clipping).
-    """
-    network = state.network
-    assert isinstance(network, FastNet)
-    phase = config.phase(state.step)
-    rate = learning_rate(config, state.step)
-    for group in state.optimiser.param_groups:
-        group["lr"] = rate
-    network.residual_slope = phase.residual_slope
-    window, validity, target = (torch.from_numpy(a) for a in (batch.window, batch.validity, batch.target))
-
-    output = network.clean_planes(window, validity, bounded=False)
-    losses = {name: LOSSES[name](output, target) for name in phase.losses}
-    loss = torch.stack([weight * losses[name] for name, weight in phase.losses.items()]).sum()
-    state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm or math.inf)
-    if torch.isfinite(loss) and torch.isfinite(norm):
-        state.optimiser.step()
-        _average(state, config.ema)
-    values = {"loss": float(loss.detach()), "rate": rate, "norm": float(norm)}
-    return values | {name: float(value.detach()) for name, value in losses.items()}
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then half a cosine down to `last_rate` at the last step.
-
-    Args:
-        config: The configuration.
-        step: Steps done, from 0.
-    """
-    warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    progress = min(1.0, step / max(1, config.steps))
-    cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
-    return warmup * (config.last_rate + (config.rate - config.last_rate) * cosine)
-
-
-@torch.no_grad()
-def _average(state: TrainState, decay: float) -> None:
-    # Early on the average must forget the random start sooner: its memory grows with the run.
-    decay = min(decay, (1.0 + state.step) / (10.0 + state.step))
-    averaged: list[Tensor] = list(state.average.parameters())
-    current: list[Tensor] = [p.detach() for p in state.network.parameters()]
-    torch._foreach_lerp_(averaged, current, 1.0 - decay)
-
-
-def _enter(run: Path, last: Path, config: TrainConfig, state: TrainState, *, resume: bool) -> None:
-    if resume:
-        load_checkpoint(last, state, config.as_dict())
-        _log.info("resumed at step %d of %d", state.step, config.steps)
-    elif last.exists():
-        raise ConfigError(f"{run} holds a run already; add --resume to continue it, or name another folder")
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.toml").write_text(dump_toml(config.as_dict()), encoding="utf-8")
-
-
-class MetricsLog:
-    """metrics.csv: one row per value (step, seconds, name, value), losses averaged between rows."""
-
-    def __init__(self, path: Path, *, every: int = 50) -> None:
-        self._path, self._every = path, every
-        self._sums: dict[str, list[float]] = {}
-        self._began = time.monotonic()
-
-    def add(self, step: int, values: dict[str, float]) -> None:
-        """Add one step's values; every so many steps their means are written."""
-        for name, value in values.items():
-            self._sums.setdefault(name, []).append(value)
-        if step % self._every == 0:
-            means = {name: sum(v) / len(v) for name, v in self._sums.items()}
-            means["seconds_per_step"] = (time.monotonic() - self._began) / self._every
-            self._sums, self._began = {}, time.monotonic()
-            self.write(step, None, means)
-
-    def write(self, step: int, seconds: float | None, values: dict[str, Any]) -> None:
-        """Append values under a step."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not self._path.exists()
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if fresh:
-                writer.writerow(["step", "seconds", "name", "value"])
-            for name, value in values.items():
-                writer.writerow([step, "" if seconds is None else f"{seconds:.0f}", name, f"{value:.6g}"])
-        _log.info("step %d: %s", step, ", ".join(f"{k} {v:.4g}" for k, v in values.items()))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from streamderain.nets.fast import FastNet
@@ -17,6 +19,7 @@ from trainer.losses import LOSSES
 from trainer.stepping import follow, learning_rate, set_rate, update, weighted_sum
 from trainer.translators import new_network
 
+Codes = NDArray[np.uint8]
 Teacher = Callable[[Tensor, Tensor], Tensor]
 """(N, 3, H, W) luma window and (N, 2) validity to (N, 1, H, W) clean luma, in 0..1."""
 
@@ -71,6 +74,18 @@ class Supervised:
         norm = update(self._optimiser, config.clip_norm)
         follow(state.modules["average"], self._network, decay=config.ema, step=state.step)
         return {name: float(value) for name, value in sums.items()} | {"rate": rate, "norm": float(norm)}
+
+    @torch.no_grad()
+    def sheet(self, batch: Batch) -> Codes:
+        """A picture to look at: the first samples' rainy | output | clean, of the averaged network."""
+        device, average = self._fabric.device, self.state.modules["average"]
+        assert isinstance(average, FastNet)
+        count = min(4, len(batch.window))
+        window = torch.from_numpy(batch.window[:count]).to(device)
+        output = average.clean_planes(window, torch.from_numpy(batch.validity[:count]).to(device))
+        strips = torch.cat([window[:, 1:2], output, torch.from_numpy(batch.target[:count]).to(device)], dim=3)
+        codes: Codes = (strips.flatten(0, 2) * 255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        return codes
 
     def _losses(self, batch: Batch, weights: Mapping[str, float]) -> dict[str, Tensor]:
         device = self._fabric.device

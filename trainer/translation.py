@@ -11,7 +11,7 @@ passes through each generator and one through each encoder, for one picture of e
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -146,7 +146,7 @@ class Translation:
         return rainy, clean
 
     def _generator_pass(
-        self, pictures: tuple[Tensor, Tensor], weights: dict[str, float], step: int, part: int, parts: int
+        self, pictures: tuple[Tensor, Tensor], weights: Mapping[str, float], step: int, part: int, parts: int
     ) -> tuple[dict[str, Tensor], Translated]:
         active = frozenset(name for name, weight in weights.items() if weight)
         # Noise and places are drawn anew for each step and process, whatever ran before: resuming is exact.

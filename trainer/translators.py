@@ -1,7 +1,7 @@
 """The generators of both families behind one face: pictures of a domain in, pictures of the other out.
 
-Pictures are (N, channels, H, W) float in -1..1. `translate` gives the encoder's features beside the picture, so
-that the contrastive loss costs no second pass.
+Pictures are (N, channels, H, W) float in -1..1. `translate` gives the encoder's features beside the picture,
+so that the contrastive loss costs no second pass.
 """
 
 from __future__ import annotations

@@ -84,11 +84,16 @@ class UnpairedMaker:
         self._library, self._config, self._batch, self._seed = library, config, batch, seed
         self._rainy, self._rained = library.of_kind(RAINY), library.of_kind(RAINED)
         self._clean = library.of_kind(CLEAN)
-        layers = [library.array(entry)[0] for entry in library.of_kind("layer")]
+        layers = library.arrays("layer")
         black, white = (_LUMA_BLACK, _LUMA_WHITE) if self._clean[0].shape[0] == 1 else (0.0, 1.0)
         self._rain = RainDrawer(layers, heavy=config.heavy, black=black, white=white)
         # Cut, never resized: a squeezed picture shows rain at angles and widths that do not exist.
         self._augment = v2.Compose([v2.RandomCrop(config.crop_px), v2.RandomHorizontalFlip(0.5)])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many pictures and layers the library holds."""
+        return self._library.counts()
 
     def batch(self, step: int, *, part: int = 0, parts: int = 1) -> UnpairedBatch:
         """One part of a step's batch, the same whenever it is asked for.
@@ -107,14 +112,17 @@ class UnpairedMaker:
     def _rainy_crop(self, rng: np.random.Generator) -> FloatArray:
         drawn = rng.random() < self._config.share_rained if self._rainy else True
         if self._rained and drawn:
-            return self._rain.draw(rng, self._crop(rng, self._rained)[None])[0]
+            frame: FloatArray = self._rain.draw(rng, self._crop(rng, self._rained)[None])[0]
+            return frame
         return self._crop(rng, self._rainy)
 
     def _crop(self, rng: np.random.Generator, entries: Sequence[Entry]) -> FloatArray:
         picture = np.array(self._library.array(pick(rng, entries)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**62)))
-            return unit(self._augment(torch.from_numpy(picture)).numpy())
+            cut: torch.Tensor = self._augment(torch.from_numpy(picture))
+        codes: Codes = cut.numpy()
+        return unit(codes)
 
 
 def _domain_files(data: Path, config: UnpairedConfig) -> dict[str, list[Path]]:

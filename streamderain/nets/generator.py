@@ -81,7 +81,7 @@ class Generator(nn.Module):
 
         Args:
             picture: As in `forward`.
-            layers: Layer numbers, ascending.
+            layers: Layer numbers, ascending; may be none.
 
         Returns:
             What `forward` returns, and what `features` returns.
@@ -89,7 +89,8 @@ class Generator(nn.Module):
         Raises:
             ValueError: As in `features`.
         """
-        _check_layers(layers, len(self.layers))
+        if layers:
+            _check_layers(layers, len(self.layers))
         return _run(self.layers, picture, layers)
 
 

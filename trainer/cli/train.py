@@ -20,9 +20,24 @@ import click
 @click.option("--steps", type=int, help="Replace the configuration's number of steps.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 @click.option(
-    "--start", type=click.Path(path_type=Path), help="Run or checkpoint whose weights to begin with."
+    "--start",
+    type=click.Path(path_type=Path, exists=True),
+    help="Run, checkpoint, weights or model folder to begin with.",
 )
-@click.option("--dry-run", is_flag=True, help="Check configuration and data, print both, and stop.")
+@click.option(
+    "--teacher",
+    type=click.Path(path_type=Path, exists=True),
+    help="Run, checkpoint, weights or model folder for the loss 'distillation'.",
+)
+@click.option("--pseudo", type=click.Path(path_type=Path, exists=True), help="What `pseudo` made.")
+@click.option("--accelerator", default="auto", show_default=True, help="cpu, cuda or auto.")
+@click.option("--devices", type=int, default=1, show_default=True, help="Devices that train together.")
+@click.option("--precision", help="32-true or bf16-mixed [the configuration's].")
+@click.option("--workers", type=int, help="Processes that make batches [the configuration's].")
+@click.option(
+    "--shard-mib", type=int, default=0, help="Cut checkpoints into files of at most this size, MiB."
+)
+@click.option("--dry-run", is_flag=True, help="Check everything, print the forecast, and stop.")
 def train(
     config_name: str,
     data: Path,
@@ -32,29 +47,51 @@ def train(
     steps: int | None,
     resume: bool,
     start: Path | None,
+    teacher: Path | None,
+    pseudo: Path | None,
+    accelerator: str,
+    devices: int,
+    precision: str | None,
+    workers: int | None,
+    shard_mib: int,
     dry_run: bool,
 ) -> None:
-    """Train a network."""
-    from trainer.batches import BatchMaker
-    from trainer.config import dump_toml, load_config
+    """Train a network. Several devices: --devices N here, or torchrun around this command."""
+    from trainer.config import load_config
+    from trainer.devices import open_fabric
+    from trainer.forecast import forecast
     from trainer.loop import train as run_training
-    from trainer.sample_library import open_library
+    from trainer.methods import open_maker
     from trainer.validate import Validator
 
-    config = load_config(config_name, overrides={} if steps is None else {"steps": steps})
-    library = open_library(data, cache or run_folder / "cache", config.data, seed=config.seed)
+    given = {
+        "steps": steps,
+        "teacher": None if teacher is None else str(teacher.resolve()),
+        "pseudo": None if pseudo is None else str(pseudo.resolve()),
+        "precision": precision,
+        "workers": workers,
+    }
+    overrides = {key: value for key, value in given.items() if value is not None}
+    config = load_config(config_name, overrides=overrides)
+    fabric = open_fabric(config, accelerator=accelerator, devices=devices)
+    maker = open_maker(config, data, cache or run_folder / "cache")
     if dry_run:
-        click.echo(dump_toml(config.as_dict()))
-        for kind in ("clip", "coded", "still", "rainy", "layer"):
-            click.echo(f"# {kind}: {len(library.of_kind(kind))}")
+        click.echo(forecast(config, maker, fabric).text())
         return
-    maker = BatchMaker(library, config.data, batch=config.batch, seed=config.seed)
-    validator = Validator(validation) if validation is not None else None
-    stop = _stop_on_signals()
-    run_training(config, maker, run_folder, resume=resume, start=start, validate=validator, stop=stop)
+    run_training(
+        config,
+        maker,
+        run_folder,
+        fabric=fabric,
+        resume=resume,
+        start=start,
+        validate=Validator(validation) if validation is not None else None,
+        stop=stop_on_signals(),
+        shard_bytes=shard_mib << 20,
+    )
 
 
-def _stop_on_signals() -> threading.Event:
+def stop_on_signals() -> threading.Event:
     """An event that Ctrl-C and SIGTERM set; the second signal ends the process where it stands."""
     stop = threading.Event()
 

@@ -15,7 +15,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "psnr": psnr,
     "squared": squared,
 }
-"""Supervised losses by name: (output, target) to a scalar; for distillation the target is a teacher's output."""
+"""Supervised losses by name: (output, target) to a scalar; distillation's target is a teacher's output."""
 
 TERMS = ("adversarial", "contrastive", "cycle", "identity", "colour", "frequency")
 """Terms of DCD-GAN's objective by name; see `trainer.translation`."""

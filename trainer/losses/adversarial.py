@@ -38,8 +38,8 @@ def discriminator_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
 def generator_loss(fake: Tensor, kind: str) -> Tensor:
     """What a generator minimises (DCD-GAN section 3.3, adversarial loss).
 
-    hinge: mean max(0, 1 - fake), as in the authors' code. Usual is -mean fake, which goes on pulling where the
-    discriminator is convinced already; this one stops at 1.
+    hinge: mean max(0, 1 - fake), as in the authors' code. Usual is -mean fake, which goes on pulling where
+    the discriminator is convinced already; this one stops at 1.
     lsgan: mean (fake - 1)^2.
 
     Args:

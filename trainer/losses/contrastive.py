@@ -11,7 +11,7 @@ def patch_nce(query: Tensor, key: Tensor, *, temperature: float = 0.07) -> Tenso
     """InfoNCE between patches of two pictures (DCD-GAN section 3.2; Park et al. 2020, eq. 3 and 4).
 
     -log(exp(q_p k_p / t) / sum_j exp(q_p k_j / t)), the mean over places p and pictures. The positive is the
-    key at the query's place, the negatives are the other places of the same picture. No gradient goes to keys.
+    key at the query's place, the negatives are the other places of the same picture. Keys get no gradient.
 
     Args:
         query: (N, P, C), features of length 1, float; P places of N pictures.

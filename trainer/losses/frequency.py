@@ -19,5 +19,6 @@ def frequency(again: Tensor, picture: Tensor) -> Tensor:
     Returns:
         Scalar, float32.
     """
-    amplitudes = [torch.fft.fft2(p.float(), norm="ortho").abs() for p in (again, picture)]
-    return (amplitudes[0] - amplitudes[1]).abs().mean()
+    one, other = (torch.fft.fft2(p.float(), norm="ortho").abs() for p in (again, picture))
+    difference: Tensor = (one - other).abs().mean()
+    return difference

@@ -8,7 +8,7 @@ from torch import Tensor
 def identity(same: Tensor, picture: Tensor) -> Tensor:
     """Mean absolute difference between a picture and its translation into the domain it is in.
 
-    G_R2N(N) against N, G_N2R(R) against R: the identity terms of the authors' code (Zhu et al. 2017, section 5.2).
+    G_R2N(N) against N, G_N2R(R) against R: as in the authors' code (Zhu et al. 2017, section 5.2).
 
     Args:
         same: The translation, (N, C, H, W), float.
