@@ -1,8 +1,7 @@
 """What a network is judged on: windows of known pairs, made the same way every time.
 
-A validation folder holds any of ``clean_video/`` (rain is rendered on it with the layers in
-``streaks_garg/``), and folders with ``input/`` and ``target/`` pictures. A folder that holds ``input/`` and
-``target/`` itself is one data set.
+A folder is a data set, or several, in any layout that `trainer.layouts` knows. A validation folder may hold
+``clean_video/`` too: rain is rendered on it with the layers in ``streaks_garg/``.
 """
 
 from __future__ import annotations
@@ -15,19 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamderain.errors import OpenError
-from streamderain.measure.metrics import matlab_luma
 from streamderain.measure.rain import RainParameters, RainSequence
 from trainer import pictures
+from trainer.layouts import find_sets, trees
+from trainer.pairing import PairedSet
 
 Codes = NDArray[np.uint8]
+_CLIPS, _LAYERS = "clean_video", "streaks_garg"
 _TREE = """\
-DATASET/
-  input/          rainy pictures
-  target/         the same without rain, of the same names
-VALIDATION/
+Or, with or without any of these:
   clean_video/    rain-free clips; rain is drawn on them
-  streaks_garg/   gray streak layers for that rain (optional)
-  NAME/input/, NAME/target/   any number of data sets of pictures"""
+  streaks_garg/   gray streak layers for that rain (optional)"""
 _CUT = 25.0
 """Mean change between frames that can only be a cut, luma codes."""
 
@@ -42,8 +39,9 @@ class Case:
         window: (3, height, width) uint8 studio-range luma, t-1, t, t+1.
         validity: Whether t-1 and t+1 are there.
         target: (height, width) uint8 clean luma, of the middle frame.
-        rainy_rgb: (height, width, 3) uint8, for stills: RGB scores are wanted too.
+        rainy_rgb: (height, width, 3) uint8, for pictures that have colour: RGB scores are wanted too.
         target_rgb: Likewise.
+        clean_name: Name of the clean picture, where it comes from a data set.
     """
 
     dataset: str
@@ -53,6 +51,12 @@ class Case:
     target: Codes
     rainy_rgb: Codes | None = None
     target_rgb: Codes | None = None
+    clean_name: str = ""
+
+    @property
+    def rgb(self) -> Codes:
+        """(height, width, 3) uint8 for RGB networks: gray of full range where there is only luma."""
+        return gray_rgb(self.window[1]) if self.rainy_rgb is None else self.rainy_rgb
 
 
 @dataclass(frozen=True)
@@ -70,29 +74,28 @@ class VideoPlan:
     crf: int = 23
 
 
-def all_cases(folder: Path, plan: VideoPlan, *, stills: int | None = None) -> Iterator[Case]:
-    """Every case of a validation folder.
+def all_cases(
+    folder: Path, plan: VideoPlan, *, stills: int | None = None, split: str | None = None
+) -> Iterator[Case]:
+    """Every case of a data set or validation folder.
 
     Args:
         folder: See the module's docstring.
         plan: How clips are made.
-        stills: Most pictures per data set of stills.
+        stills: Most pictures per data set.
+        split: "train", "test" or "val", where a data set has them.
 
     Raises:
-        OpenError: The folder holds none of the layouts.
+        OpenError: The folder holds none of the layouts, or a split must be chosen.
     """
-    if (folder / "input").is_dir():
-        yield from still_cases(folder, limit=stills)
-        return
-    found = False
-    if (folder / "clean_video").is_dir():
-        found = True
-        yield from video_cases(folder / "clean_video", _layers(folder / "streaks_garg"), plan)
-    for sub in sorted(path for path in folder.iterdir() if (path / "input").is_dir()):
-        found = True
-        yield from still_cases(sub, limit=stills)
-    if not found:
-        raise OpenError(f"{folder} holds nothing to judge on; expected one of:\n{_TREE}")
+    sets = find_sets(folder, split=split, leave_out=(_CLIPS, _LAYERS), needed=False)
+    has_clips = (folder / _CLIPS).is_dir()
+    if not (sets or has_clips):
+        raise OpenError(f"{folder} holds nothing to judge on.\n{trees(folder)}\n{_TREE}")
+    if has_clips:
+        yield from video_cases(folder / _CLIPS, _layers(folder / _LAYERS), plan)
+    for found in sets:
+        yield from set_cases(found, limit=stills)
 
 
 def video_cases(folder: Path, layers: Sequence[Codes], plan: VideoPlan) -> Iterator[Case]:
@@ -130,32 +133,67 @@ def rain_on(clean: Codes, layers: Sequence[Codes], *, seed: int) -> Codes:
     return np.stack([rain.apply_to_codes(frame, i) for i, frame in enumerate(clean)]).astype(np.uint8)
 
 
-def still_cases(folder: Path, *, limit: int | None = None) -> Iterator[Case]:
-    """The pictures of ``input/`` with their namesakes in ``target/``, as windows without neighbours.
+def set_cases(found: PairedSet, *, limit: int | None = None) -> Iterator[Case]:
+    """The pictures of a data set: stills as windows without neighbours, frames of clips with them.
+
+    Args:
+        found: The data set.
+        limit: Most pictures.
 
     Raises:
-        OpenError: A picture has no target, cannot be read, or differs from it in size.
+        OpenError: A picture cannot be read, or differs from its clean one in size.
     """
-    for path, target_path in pictures.list_pairs(folder)[:limit]:
-        rainy, target = pictures.read_rgb(path), pictures.read_rgb(target_path)
-        if rainy.shape != target.shape:
-            raise OpenError(f"{path} is {rainy.shape}, its target {target.shape}; replace one of them")
-        luma, clean = (np.rint(matlab_luma(rgb)).astype(np.uint8) for rgb in (rainy, target))
-        window = np.stack([luma] * 3)
-        yield Case(folder.name, path.name, window, (False, False), clean, rainy, target)
+    chosen = found.pairs[:limit]
+    before: Codes | None = None
+    ahead = chosen[0].read_rgb() if chosen else None
+    for index, pair in enumerate(chosen):
+        assert ahead is not None
+        rainy, clean = ahead
+        ahead = chosen[index + 1].read_rgb() if index + 1 < len(chosen) else None
+        luma = pictures.luma_codes(rainy)
+        after = None if ahead is None else pictures.luma_codes(ahead[0])
+        window, validity = _window(luma, *((before, after) if found.moving else (None, None)))
+        clean_luma = pictures.luma_codes(clean)
+        yield Case(pair.dataset, pair.name, window, validity, clean_luma, rainy, clean, pair.clean.name)
+        before = luma
+
+
+def _window(current: Codes, before: Codes | None, after: Codes | None) -> tuple[Codes, tuple[bool, bool]]:
+    """A window of three and its validity; what is missing, of another size or beyond a cut is a copy."""
+    near = [frame if frame is not None and _continues(frame, current) else None for frame in (before, after)]
+    first, last = (current if frame is None else frame for frame in near)
+    return np.stack([first, current, last]), (near[0] is not None, near[1] is not None)
+
+
+def _continues(neighbour: Codes, frame: Codes) -> bool:
+    return neighbour.shape == frame.shape and not _differ(neighbour, frame)
 
 
 def _windows(dataset: str, rainy: Codes, clean: Codes, every: int) -> Iterator[Case]:
     for t in range(every // 2, len(rainy), every):
-        has = (t > 0 and not _cut(rainy, t), t + 1 < len(rainy) and not _cut(rainy, t + 1))
-        window = np.stack([rainy[t - 1 if has[0] else t], rainy[t], rainy[t + 1 if has[1] else t]])
-        yield Case(dataset, f"frame {t}", window, has, clean[t])
+        before = rainy[t - 1] if t > 0 else None
+        after = rainy[t + 1] if t + 1 < len(rainy) else None
+        window, validity = _window(rainy[t], before, after)
+        yield Case(dataset, f"frame {t}", window, validity, clean[t])
 
 
-def _cut(frames: Codes, t: int) -> bool:
-    """Whether the scene changes between frames t-1 and t; when deployed the pipeline finds that."""
-    change = np.abs(frames[t, ::4, ::4].astype(np.int16) - frames[t - 1, ::4, ::4])
+def _differ(first: Codes, second: Codes) -> bool:
+    """Whether the scene changes between two frames; when deployed the pipeline finds that."""
+    change = np.abs(second[::4, ::4].astype(np.int16) - first[::4, ::4])
     return bool(change.mean() > _CUT)
+
+
+def gray_rgb(luma: Codes) -> Codes:
+    """Studio-range luma as gray of full range: black, 16, becomes 0, and white, 235, becomes 255.
+
+    Args:
+        luma: (height, width) uint8.
+
+    Returns:
+        (height, width, 3) uint8; its MATLAB luma is the input again, within 0.5, clipped to 16..235.
+    """
+    full = np.rint((luma.astype(np.float64) - 16.0) * (255.0 / 219.0)).clip(0, 255).astype(np.uint8)
+    return np.repeat(full[:, :, None], 3, axis=2)
 
 
 def _layers(folder: Path) -> list[Codes]:

@@ -35,22 +35,6 @@ def list_files(folder: Path, suffixes: set[str]) -> list[Path]:
     return files
 
 
-def list_pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """The pictures of ``input/`` with their namesakes in ``target/``, whatever the endings.
-
-    Raises:
-        OpenError: A folder is missing or empty, or a picture has no namesake.
-    """
-    targets = {path.stem: path for path in list_files(folder / "target", PICTURE_SUFFIXES)}
-    inputs = list_files(folder / "input", PICTURE_SUFFIXES)
-    alone = [path.name for path in inputs if path.stem not in targets]
-    if alone:
-        raise OpenError(
-            f"{folder}: no namesake in target/ for {', '.join(alone[:5])}; add or remove pictures"
-        )
-    return [(path, targets[path.stem]) for path in inputs]
-
-
 def read_rgb(path: Path) -> Codes:
     """Read a picture as (height, width, 3) uint8 RGB.
 
@@ -66,7 +50,12 @@ def read_rgb(path: Path) -> Codes:
 
 def read_luma(path: Path) -> Codes:
     """Read a picture as (height, width) uint8 studio-range luma codes (MATLAB's rgb2ycbcr)."""
-    return np.rint(matlab_luma(read_rgb(path))).astype(np.uint8)
+    return luma_codes(read_rgb(path))
+
+
+def luma_codes(rgb: Codes) -> Codes:
+    """(height, width, 3) uint8 RGB to (height, width) uint8 studio-range codes of MATLAB's rgb2ycbcr."""
+    return np.rint(matlab_luma(rgb)).astype(np.uint8)
 
 
 def read_gray(path: Path) -> Codes:

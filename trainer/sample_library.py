@@ -11,7 +11,8 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -24,6 +25,8 @@ from streamderain.errors import OpenError
 from streamderain.measure.rain import RainParameters, RainSequence
 from trainer import pictures
 from trainer.config import DataConfig
+from trainer.layouts import find_pairs
+from trainer.pairing import PairedPicture
 
 Codes = NDArray[np.uint8]
 _LAYER_SIZE = (384, 512)
@@ -69,9 +72,17 @@ class Library:
         count = int(np.prod(entry.shape))
         return self._samples[entry.offset : entry.offset + count].reshape(entry.shape)
 
+    def counts(self) -> dict[str, int]:
+        """How many entries of each kind there are."""
+        return dict(Counter(entry.kind for entry in self.entries))
+
     def of_kind(self, kind: str) -> list[Entry]:
         """All entries of a kind, in the order they were made."""
         return [entry for entry in self.entries if entry.kind == kind]
+
+    def arrays(self, kind: str) -> list[Codes]:
+        """The first plane of every entry of a kind, (height, width) uint8, mapped, read-only."""
+        return [self.array(entry)[0] for entry in self.of_kind(kind)]
 
 
 def open_library(data: Path, cache: Path, config: DataConfig, *, seed: int) -> Library:
@@ -86,27 +97,26 @@ def open_library(data: Path, cache: Path, config: DataConfig, *, seed: int) -> L
     Raises:
         OpenError: A folder is missing or empty.
     """
-    _require_folders(data, config)
-    folder = cache / _key(data, config, seed)
+    pairs = _require_folders(data, config)
+    folder = cache / _key(data, config, pairs, seed)
     if not (folder / "index.json").is_file():
         _log.info("making the library %s (once)", folder)
         with LibraryWriter(folder) as writer:
-            _Maker(data, writer, config, seed).make()
+            _Maker(data, writer, config, seed).make(pairs)
     return Library(folder)
 
 
-def _key(data: Path, config: DataConfig, seed: int) -> str:
-    names = [
-        *config.clips,
-        *config.stills,
-        *config.layers,
-        *(f"{p}/{s}" for p in config.pairs for s in _SIDES),
-    ]
-    files = [
-        (str(path.relative_to(data)), path.stat().st_size)
-        for name in names
+def _key(data: Path, config: DataConfig, pairs: Sequence[PairedPicture], seed: int) -> str:
+    paths = [
+        path
+        for name in (*config.clips, *config.stills, *config.layers)
         for path in pictures.list_files(data / name, pictures.PICTURE_SUFFIXES | pictures.CLIP_SUFFIXES)
     ]
+    for name in config.pairs:
+        own = [pair for pair in pairs if pair.rainy.is_relative_to(data / name)]
+        sides = ((pair.rainy for pair in own), (pair.clean for pair in own))
+        paths += [path for side in sides for path in sorted(set(side))]
+    files = [(str(path.relative_to(data)), path.stat().st_size) for path in paths]
     # The shares only decide what is drawn from the library, not what lies in it.
     made_of = [
         config.coded_segments,
@@ -119,23 +129,25 @@ def _key(data: Path, config: DataConfig, seed: int) -> str:
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
 
 
-_SIDES = ("input", "target")
-
-
-def _require_folders(data: Path, config: DataConfig) -> None:
+def _require_folders(data: Path, config: DataConfig) -> list[PairedPicture]:
+    """The pairs of the configuration's folders, once it is sure that everything else is there too."""
     images, videos = pictures.PICTURE_SUFFIXES, pictures.CLIP_SUFFIXES
     wanted = [
         *((name, videos, "rain-free clips") for name in config.clips),
         *((name, images, "rain-free pictures") for name in config.stills),
-        *((f"{name}/input", images, "rainy pictures") for name in config.pairs),
-        *((f"{name}/target", images, "the same without rain, of the same names") for name in config.pairs),
         *((name, images, "gray streak layers") for name in config.layers),
+    ]
+    paired = [
+        *((f"{name}/input", "rainy pictures") for name in config.pairs),
+        *((f"{name}/target", "the same without rain, of the same names") for name in config.pairs),
     ]
     try:
         for name, suffixes, _ in wanted:
             pictures.list_files(data / name, suffixes)
+        return [pair for name in config.pairs for pair in find_pairs(data / name)]
     except OpenError as error:
-        tree = "\n".join(f"  {name + '/':32} {what}" for name, _, what in wanted)
+        folders = [*((name, what) for name, _, what in wanted), *paired]
+        tree = "\n".join(f"  {name + '/':32} {what}" for name, what in folders)
         raise OpenError(f"{error}\nThe configuration expects this tree:\n{data}/\n{tree}") from error
 
 
@@ -217,11 +229,11 @@ class _Maker:
         self._add = writer.add
         self._writer = writer
 
-    def make(self) -> None:
+    def make(self, pairs: Iterable[PairedPicture]) -> None:
         layers = self._layers()
         self._clips(layers)
         self._stills()
-        self._pairs()
+        self._pairs(pairs)
 
     def _layers(self) -> list[Codes]:
         paths = [
@@ -266,21 +278,15 @@ class _Maker:
             for path, luma in pictures.readable(paths):
                 self._add("still", path.name, luma)
 
-    def _pairs(self) -> None:
-        for folder in self._config.pairs:
-            for rainy_path, target_path in pictures.list_pairs(self._data / folder):
-                try:
-                    rainy, target = pictures.read_luma(rainy_path), pictures.read_luma(target_path)
-                except OpenError as error:
-                    _log.warning("skipped pair %s: %s", rainy_path.name, error)
-                    continue
-                if rainy.shape != target.shape:
-                    _log.warning(
-                        "skipped pair %s: sizes %s and %s", rainy_path.name, rainy.shape, target.shape
-                    )
-                    continue
-                partner = self._add("target", target_path.name, target)
-                self._add("rainy", rainy_path.name, rainy, partner=partner)
+    def _pairs(self, pairs: Iterable[PairedPicture]) -> None:
+        for pair in pairs:
+            try:
+                rainy, clean = map(pictures.luma_codes, pair.read_rgb())
+            except OpenError as error:
+                _log.warning("skipped pair %s: %s", pair.name, error)
+                continue
+            partner = self._add("target", pair.clean.name, clean)
+            self._add("rainy", pair.rainy.name, rainy, partner=partner)
 
 
 def random_parameters(rng: np.random.Generator) -> RainParameters:

@@ -3,22 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamderain.measure.metrics import matlab_luma, pool, psnr, ssim
-from trainer.cases import Case
+from streamderain.measure.metrics import pool, psnr, ssim
+from trainer.cases import Case, gray_rgb
+from trainer.pictures import luma_codes
 
 Codes = NDArray[np.uint8]
-Clean = Callable[[Codes, tuple[bool, bool]], Codes]
-"""(3, height, width) uint8 luma window and validity to (height, width) uint8 clean luma."""
+Clean = Callable[[Case], Codes]
+"""A case to its clean picture: (height, width) uint8 studio-range luma, or (height, width, 3) uint8 RGB."""
+Measure = Callable[[Codes], float]
+"""A figure of one RGB picture without a clean one, such as NIQE."""
 
+METRICS = ("psnr_rgb_db", "psnr_y_db", "ssim_y", "ssim_rgb")
+"""Figures against a clean picture. Those of RGB need cases that have colour."""
+_FAST = ("psnr_rgb_db", "psnr_y_db")
+_CARD = ("psnr_rgb_db", "psnr_y_db", "ssim_y")
 _LUMA_TO_RGB = 255.0 / 219.0
 """A studio-range luma step is this many full-range RGB steps."""
+
+
+@dataclass(frozen=True)
+class PictureScore:
+    """The figures of one picture.
+
+    Attributes:
+        dataset: Name of the data set.
+        name: Name of the picture.
+        values: Figure of the network's output by metric; PSNR is infinite for equal pictures.
+        do_nothing: Figure of the untouched input by metric.
+    """
+
+    dataset: str
+    name: str
+    values: Mapping[str, float]
+    do_nothing: Mapping[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; infinite PSNR counts as 100 dB, as in the pooled rows."""
+        return {
+            "dataset": self.dataset,
+            "name": self.name,
+            "values": {key: min(value, 100.0) for key, value in self.values.items()},
+            "do_nothing": {key: min(value, 100.0) for key, value in self.do_nothing.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -27,13 +60,13 @@ class Row:
 
     Attributes:
         dataset: Name of the data set.
-        metric: "psnr_y_db", "ssim_y" or "psnr_rgb_db".
+        metric: One of `METRICS`, or the name of a figure without a clean picture.
         count: Pictures.
         value: The network's mean.
         do_nothing: The rainy input's mean; None where the input is the target, so that the value measures
             harm.
         p5: The network's fifth percentile.
-        minimum: The network's worst picture.
+        minimum: The network's least value: the worst picture, but for NIQE, where less is better.
     """
 
     dataset: str
@@ -55,34 +88,70 @@ def score(cases: Iterable[Case], clean: Clean, *, with_ssim: bool = True) -> lis
     Args:
         cases: What to clean.
         clean: The network.
-        with_ssim: SSIM too, which takes longer than a small network.
+        with_ssim: SSIM of luma too, which takes longer than a small network.
     """
-    pairs: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    return pool_scores(score_pictures(cases, clean, metrics=_CARD if with_ssim else _FAST))
+
+
+def score_pictures(
+    cases: Iterable[Case],
+    clean: Clean,
+    *,
+    metrics: Collection[str] = METRICS,
+    blind: Mapping[str, Measure] | None = None,
+) -> Iterator[PictureScore]:
+    """Clean every case and measure it, one after the other.
+
+    Args:
+        cases: What to clean.
+        clean: The network.
+        metrics: Which of `METRICS`.
+        blind: Further figures by name, of the RGB output alone.
+    """
     for case in cases:
-        output = clean(case.window, case.validity)
-        for metric, pair in _measure(case, output, with_ssim=with_ssim).items():
-            pairs.setdefault((case.dataset, metric), []).append(pair)
-    return [_row(dataset, metric, values) for (dataset, metric), values in pairs.items()]
+        values, do_nothing = _measure(case, clean(case), metrics, blind or {})
+        yield PictureScore(case.dataset, case.name, values, do_nothing)
 
 
-def _measure(case: Case, output: Codes, *, with_ssim: bool) -> dict[str, tuple[float, float]]:
-    """Each metric of the output and of the untouched input."""
-    found = {}
-    rainy = case.window[1]
-    if case.rainy_rgb is not None and case.target_rgb is not None:
-        # What is judged is the picture a user gets: luma is that of the RGB result, clipped where RGB is.
-        rgb = add_luma_residual(case.rainy_rgb, output, rainy)
-        output = luma_codes(rgb)
-        found["psnr_rgb_db"] = (psnr(rgb, case.target_rgb), psnr(case.rainy_rgb, case.target_rgb))
-    found["psnr_y_db"] = (psnr(output, case.target), psnr(rainy, case.target))
-    if with_ssim:
-        found["ssim_y"] = (ssim(output, case.target), ssim(rainy, case.target))
-    return found
+def pool_scores(scores: Iterable[PictureScore]) -> list[Row]:
+    """Rows by data set and metric, in order of first appearance."""
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for picture in scores:
+        for metric, value in picture.values.items():
+            pair = (value, picture.do_nothing[metric])
+            found.setdefault((picture.dataset, metric), []).append(pair)
+    return [_row(dataset, metric, values) for (dataset, metric), values in found.items()]
 
 
-def luma_codes(rgb: Codes) -> Codes:
-    """(height, width, 3) uint8 RGB to (height, width) uint8 codes of MATLAB's luma."""
-    return np.rint(matlab_luma(rgb)).astype(np.uint8)
+def _measure(
+    case: Case, output: Codes, metrics: Collection[str], blind: Mapping[str, Measure]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Each figure of the output and of the untouched input."""
+    luma, rgb = _pictures(case, output)
+    values: dict[str, float] = {}
+    do_nothing: dict[str, float] = {}
+    for metric in metrics:
+        measure = psnr if metric.startswith("psnr") else ssim
+        if "rgb" not in metric:
+            values[metric] = measure(luma, case.target)
+            do_nothing[metric] = measure(case.window[1], case.target)
+        elif case.rainy_rgb is not None and case.target_rgb is not None:
+            values[metric] = measure(rgb, case.target_rgb)
+            do_nothing[metric] = measure(case.rainy_rgb, case.target_rgb)
+    for name, figure in blind.items():
+        values[name], do_nothing[name] = figure(rgb), figure(case.rgb)
+    return values, do_nothing
+
+
+def _pictures(case: Case, output: Codes) -> tuple[Codes, Codes]:
+    """Luma and RGB of the output."""
+    if output.ndim == 3:
+        return luma_codes(output), output
+    if case.rainy_rgb is None:
+        return output, gray_rgb(output)
+    # What is judged is the picture a user gets: luma is that of the RGB result, clipped where RGB is.
+    rgb = add_luma_residual(case.rainy_rgb, output, case.window[1])
+    return luma_codes(rgb), rgb
 
 
 def add_luma_residual(rgb: Codes, output: Codes, rainy: Codes) -> Codes:

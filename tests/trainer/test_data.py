@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from streamderain.errors import OpenError
 from streamderain.measure.metrics import psnr
@@ -14,6 +20,7 @@ from tests.trainer.support import scene, write_clip
 from trainer import clips, pictures
 from trainer.batches import Batch, BatchMaker, prefetch
 from trainer.config import TrainConfig
+from trainer.layouts import find_pairs
 from trainer.sample_library import Library, open_library
 
 
@@ -138,7 +145,7 @@ def test_an_empty_data_folder_shows_the_tree_that_is_expected(tmp_path: Path, co
 
 
 def test_pairs_need_namesakes(data: Path, tmp_path: Path) -> None:
-    assert [(a.name, b.name) for a, b in pictures.list_pairs(data / "pairs")] == [
+    assert [(pair.rainy.name, pair.clean.name) for pair in find_pairs(data / "pairs")] == [
         ("0.jpg", "0.png"),
         ("1.jpg", "1.png"),
     ]
@@ -146,7 +153,7 @@ def test_pairs_need_namesakes(data: Path, tmp_path: Path) -> None:
         (tmp_path / side).mkdir(exist_ok=True)
         (tmp_path / side / name).write_bytes(b"")
     with pytest.raises(OpenError, match=r"b\.png"):
-        pictures.list_pairs(tmp_path)
+        find_pairs(tmp_path)
 
 
 def test_codecs_add_noise_and_keep_the_picture(tmp_path: Path) -> None:
@@ -160,3 +167,51 @@ def test_codecs_add_noise_and_keep_the_picture(tmp_path: Path) -> None:
 def test_clips_are_read_up_to_a_limit(tmp_path: Path) -> None:
     write_clip(tmp_path / "clip.mp4", np.stack([scene(32, 48, shift=t) for t in range(6)]))
     assert clips.read_clip(tmp_path / "clip.mp4", limit=4).shape == (4, 32, 48)
+
+
+def test_the_key_of_a_library_stays_what_it_was(data: Path, config: TrainConfig, tmp_path: Path) -> None:
+    """Libraries take long to make: those of input/ and target/ pairs must be found again."""
+    folders = ["clips", "stills", "layers", "pairs/input", "pairs/target"]
+    files = [
+        (f"{folder}/{path.name}", path.stat().st_size)
+        for folder in folders
+        for path in sorted((data / folder).iterdir())
+    ]
+    table = config.data
+    made_of = [table.coded_segments, table.coded_frames, table.drawn_layers, table.turned_layers, 1, files]
+    open_library(data, tmp_path, table, seed=1)
+    expected = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+    assert [path.name for path in tmp_path.iterdir()] == [expected]
+
+
+def test_pairs_may_lie_in_any_layout(data: Path, config: TrainConfig, tmp_path: Path) -> None:
+    """One folder as in Rain12; one with another size on each side, which is skipped and named."""
+    wet = tmp_path / "data" / "wet"
+    wet.mkdir(parents=True)
+    for index in range(2):
+        clean = scene(40, 48, seed=index)
+        Image.fromarray(clean).convert("RGB").save(wet / f"{index:03d}_GT.png")
+        Image.fromarray(clean + np.uint8(30)).convert("RGB").save(wet / f"{index:03d}_in.png")
+    table = dataclasses.replace(config.data, clips=(), stills=(), pairs=("wet",), layers=(), drawn_layers=0)
+    table = dataclasses.replace(table, turned_layers=0)
+    library = open_library(tmp_path / "data", tmp_path / "cache", table, seed=1)
+    rainy = library.of_kind("rainy")
+    assert [entry.name for entry in rainy] == ["000_in.png", "001_in.png"]
+    partner = library.entries[rainy[1].partner]
+    assert partner.name == "001_GT.png"
+    added = library.array(rainy[1]).astype(int) - library.array(partner)
+    assert abs(added.mean() - 30 * 219 / 255) < 0.5
+    before = {path.name for path in (tmp_path / "cache").iterdir()}
+    Image.fromarray(scene(44, 48)).convert("RGB").save(wet / "001_GT.png")
+    library = open_library(tmp_path / "data", tmp_path / "cache", table, seed=1)
+    assert len(library.of_kind("rainy")) == 1
+    assert {path.name for path in (tmp_path / "cache").iterdir()} > before  # another key
+
+
+def test_pictures_are_read_where_pyav_and_openvino_are_not_installed() -> None:
+    names = ("sample_library", "batches", "cases", "validate", "pictures", "layouts", "scores", "results")
+    program = "import sys; sys.modules['av'] = sys.modules['openvino'] = None\n" + "\n".join(
+        f"import trainer.{name}" for name in names
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -27,9 +27,10 @@ from trainer.config import TrainConfig, parse_config
 from trainer.evaluate import evaluate, load_clean
 from trainer.export import Trained, export_model
 from trainer.loop import new_state, train_step
+from trainer.pictures import luma_codes
 from trainer.quantise import calibration_items, float_nodes, set_input_scale
 from trainer.sample_library import Library
-from trainer.scores import Codes, add_luma_residual, luma_codes, score, table
+from trainer.scores import Codes, add_luma_residual, score, table
 from trainer.validate import Validator, torch_clean
 
 PLAN = VideoPlan(frames=12, every=3)
@@ -110,10 +111,15 @@ def rainy_window(seed: int = 4) -> Codes:
     return np.stack(frames).astype(np.uint8)
 
 
+def case_of(window: Codes, validity: tuple[bool, bool] = (True, True)) -> Case:
+    return Case("a", "1", window, validity, window[1])
+
+
 def test_all_three_files_compute_the_same(folder: Path) -> None:
     window = rainy_window()
     outputs = {
-        key: load_clean(folder, precision=key)(window, (True, False)) for key in ("weights", "f32", "int8")
+        key: load_clean(folder, precision=key)(case_of(window, (True, False)))
+        for key in ("weights", "f32", "int8")
     }
     assert psnr(outputs["weights"], window[1]) < 40  # something is taken away
     assert np.abs(outputs["f32"].astype(int) - outputs["weights"]).max() <= 1  # rounding
@@ -124,7 +130,7 @@ def test_int8_needs_no_more_light_than_it_was_shown(folder: Path) -> None:
     """A downpour has larger activations than most samples: they must not be clipped."""
     rain = RainSequence(RainParameters(peak=0.8, density_per_mpx=9000.0), 1, 160, 96)
     downpour = np.stack([rain.apply_to_codes(scene(96, 160), t) for t in range(3)]).astype(np.uint8)
-    int8, f32 = (load_clean(folder, precision=p)(downpour, (True, True)) for p in ("int8", "f32"))
+    int8, f32 = (load_clean(folder, precision=p)(case_of(downpour)) for p in ("int8", "f32"))
     assert psnr(int8, f32) > 40
 
 
@@ -200,7 +206,7 @@ def test_scores_stand_beside_doing_nothing() -> None:
         Case("a", "1", np.stack([rainy] * 3), (True, True), clean),
         Case("b", "2", np.stack([luma_codes(rgb)] * 3), (False, False), luma_codes(rgb), rgb, rgb),
     ]
-    rows = score(cases, lambda window, validity: window[1] - np.uint8(4) if validity[0] else window[1])
+    rows = score(cases, lambda case: case.window[1] - np.uint8(4) if case.validity[0] else case.window[1])
     found = {(row.dataset, row.metric): (row.value, row.do_nothing) for row in rows}
     assert found["a", "psnr_y_db"] == pytest.approx((psnr(clean + np.uint8(4), clean), psnr(rainy, clean)))
     assert found["a", "ssim_y"] == pytest.approx((ssim(clean + np.uint8(4), clean), ssim(rainy, clean)))
@@ -218,7 +224,7 @@ def test_stills_are_judged_by_the_rgb_that_users_get() -> None:
     rainy = np.full((16, 16, 3), (120, 80, 5), np.uint8)
     window = np.stack([luma_codes(rainy)] * 3)
     case = Case("a", "1", window, (False, False), luma_codes(target), rainy, target)
-    rows = score([case], lambda window, validity: luma_codes(target))
+    rows = score([case], lambda case: luma_codes(target))
     values = {row.metric: row.value for row in rows}
     expected = add_luma_residual(rainy, luma_codes(target), window[1])
     assert expected[0, 0, 2] == 0
@@ -267,8 +273,8 @@ def test_cases_are_the_same_every_time(validation: Path) -> None:
 
 def test_odd_sizes_are_padded_and_cropped(folder: Path) -> None:
     window = np.stack([scene(37, 51)] * 3)
-    assert load_clean(folder)(window, (False, False)).shape == (37, 51)
-    assert torch_clean(FastNet().eval())(window, (True, True)).shape == (37, 51)
+    assert load_clean(folder)(case_of(window, (False, False))).shape == (37, 51)
+    assert torch_clean(FastNet().eval())(case_of(window)).shape == (37, 51)
 
 
 def test_scores_go_into_the_card(folder: Path, validation: Path) -> None:
@@ -340,7 +346,7 @@ def test_commands_train_export_and_evaluate(
     assert "street rain-free" in runner.invoke(cli, scored, catch_exceptions=False).output
     document = json.loads(report.read_text())
     assert document["precision"] == "int8"
-    assert {row["metric"] for row in document["rows"]} == {"psnr_y_db", "ssim_y", "psnr_rgb_db"}
+    assert {row["metric"] for row in document["rows"]} == {"psnr_y_db", "ssim_y", "psnr_rgb_db", "ssim_rgb"}
     pairs = ["evaluate", "--model", str(model / "model.onnx"), "--dataset", str(validation / "stills")]
     output = runner.invoke(cli, pairs, catch_exceptions=False).output
     assert "model.onnx" in output

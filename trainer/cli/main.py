@@ -10,6 +10,8 @@ import click
 from streamderain.errors import EXIT_INTERRUPTED, StreamderainError
 from trainer.cli.evaluate import evaluate
 from trainer.cli.export import export
+from trainer.cli.pseudo import pseudo
+from trainer.cli.results import results
 from trainer.cli.train import train
 
 
@@ -18,7 +20,7 @@ def cli() -> None:
     """Train, evaluate and export streamderain's networks, from a checkout."""
 
 
-for _command in (train, export, evaluate):
+for _command in (train, pseudo, export, evaluate, results):
     cli.add_command(_command)
 
 
