@@ -20,6 +20,7 @@ from trainer.checkpoint import (
     TrainState,
     all_parts,
     checkpoint_path,
+    is_checkpoint,
     load_checkpoint,
     read_checkpoint,
     save_checkpoint,
@@ -28,6 +29,7 @@ from trainer.checkpoint import (
 from trainer.config import TrainConfig, dump_toml
 from trainer.feed import Maker, feed
 from trainer.methods import new_method
+from trainer.networks import load_network
 from trainer.progress import TrainingProgress
 from trainer.record import RunRecord, write_provenance
 
@@ -164,16 +166,25 @@ def _enter(
 
 
 def begin_with(state: TrainState, path: Path) -> None:
-    """Take the weights of another run's checkpoint, and remember the steps they have behind them.
+    """Take the weights of something trained before, and remember the steps a checkpoint has behind it.
 
     Averages begin with its averages, and so do the networks they are averages of; what else has a name in
-    both is taken as it is, what the checkpoint does not have stays fresh.
+    both is taken as it is, what is not there stays fresh.
+
+    Args:
+        state: Changed in place.
+        path: Run, checkpoint, or what `trainer.networks.load_network` reads.
 
     Raises:
         OpenError: The file is missing or damaged.
+        ModelError: Its weights fit no network.
         ConfigError: Its network has other sizes.
     """
-    tensors, about = read_checkpoint(checkpoint_path(path))
+    if is_checkpoint(checkpoint_path(path)):
+        tensors, about = read_checkpoint(checkpoint_path(path))
+        state.earlier = all_parts(about)
+    else:
+        tensors = {f"average.{key}": value for key, value in load_network(path).state_dict().items()}
     sources = {"network": "average", "rain_network": "rain_average"}
     for name, module in state.modules.items():
         weights = tensors_under(tensors, f"{sources.get(name, name)}.")
@@ -187,7 +198,6 @@ def begin_with(state: TrainState, path: Path) -> None:
                 f"{path} holds another {name} than this configuration's ({error}); "
                 "begin with a run of the same [network] and [translation] tables"
             ) from error
-    state.earlier = all_parts(about)
 
 
 def _mean(fabric: Fabric, values: dict[str, float]) -> dict[str, float]:

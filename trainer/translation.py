@@ -66,16 +66,16 @@ class Translation:
             for name, module in (("average", network), ("rain_average", rain))
         }
         contrasted = config.uses("contrastive")
-        generators = GeneratorSide(
+        self.generators = GeneratorSide(
             network, rain, heads, rain_heads, clean_critic, rain_critic, config.translation
         )
         if not contrasted:
             # What no loss reaches must not be handed to an optimiser or to other processes.
-            generators.without_heads()
+            self.generators.without_heads()
         critics = CriticSide(clean_critic, rain_critic, config.translation.adversarial)
         self._sides: dict[str, nn.Module] = {}
         self.state = TrainState({**modules, **averages}, {})
-        for name, side in (("optimiser", generators), ("critic_optimiser", critics)):
+        for name, side in (("optimiser", self.generators), ("critic_optimiser", critics)):
             optimiser = torch.optim.AdamW(
                 side.parameters(), lr=config.rate, betas=config.betas, weight_decay=config.weight_decay
             )

@@ -20,6 +20,7 @@ TINY: dict[str, Any] = {
     "save_every": 4,
     "validate_every": 4,
     "threads": 1,
+    "workers": 0,
     "ema": 0.9,
     "network": {"width": 8, "middle_width": 8, "middle_layers": 1},
     "data": {

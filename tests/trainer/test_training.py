@@ -7,26 +7,36 @@ import dataclasses
 import itertools
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from streamderain.errors import EXIT_INTERRUPTED, ConfigError, OpenError
+from streamderain.errors import EXIT_INTERRUPTED, ConfigError, ModelError, OpenError, OutputFull
 from streamderain.nets.fast import FastNet
-from trainer import checkpoint, loop
+from trainer import checkpoint, supervised
 from trainer.batches import Batch, BatchMaker
-from trainer.checkpoint import average_weights, load_checkpoint, read_checkpoint, save_checkpoint
-from trainer.config import TrainConfig, dump_toml
+from trainer.checkpoint import (
+    TrainState,
+    average_weights,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+    save_tensors,
+)
+from trainer.config import NetworkConfig, TrainConfig, dump_toml
 from trainer.export import load_trained
-from trainer.loop import TrainingDiverged, learning_rate, new_state, train, train_step
+from trainer.loop import TrainingDiverged, one_device, train
+from trainer.stepping import learning_rate
+from trainer.supervised import Supervised
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +50,10 @@ def _threads() -> Iterator[None]:
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(run / "checkpoints" / "last.safetensors")[0]
+
+
+def new_state(config: TrainConfig) -> TrainState:
+    return Supervised(config, one_device(config)).state
 
 
 def metrics(path: Path) -> list[dict[str, str]]:
@@ -67,14 +81,14 @@ def test_a_tiny_run_beats_doing_nothing(maker: BatchMaker, config: TrainConfig, 
         validate_every=1000,
         phases=(dataclasses.replace(config.phases[0], until=1.0),),
     )
-    state = train(longer, maker, tmp_path)
-    assert isinstance(state.average, FastNet)
+    average = train(longer, maker, tmp_path).modules["average"]
+    assert isinstance(average, FastNet)
     before = after = 0.0
     for step in range(1000, 1012):
         batch = maker.batch(step)
         window, validity, target = (torch.from_numpy(a) for a in (batch.window, batch.validity, batch.target))
         with torch.no_grad():
-            cleaned = state.average.clean_planes(window, validity)
+            cleaned = average.clean_planes(window, validity)
         before += float((window[:, 1:2] - target).square().mean())
         after += float((cleaned - target).square().mean())
     assert 10 * math.log10(before / after) > 0.3
@@ -89,7 +103,7 @@ def test_steps_leave_numbers_and_pictures(config: TrainConfig, maker: BatchMaker
 
     train(config, maker, tmp_path, validate=validate)
     rows = metrics(tmp_path / "metrics.csv")
-    assert seen == ["step-0000004.png", "step-0000008.png"]
+    assert seen == ["validation-step-0000004.png", "validation-step-0000008.png"]
     assert [(row["step"], row["value"]) for row in rows if row["name"] == "score"] == [
         ("4", "1.5"),
         ("8", "1.5"),
@@ -97,26 +111,20 @@ def test_steps_leave_numbers_and_pictures(config: TrainConfig, maker: BatchMaker
     assert (tmp_path / "config.toml").read_text().startswith('name = "tiny"')
 
 
-def test_metrics_are_averaged_between_rows(tmp_path: Path) -> None:
-    log = loop.MetricsLog(tmp_path / "m.csv", every=2)
-    for step, loss in ((1, 1.0), (2, 3.0), (3, 9.0)):
-        log.add(step, {"loss": loss})
-    rows = [row for row in metrics(tmp_path / "m.csv") if row["name"] == "loss"]
-    assert rows == [{"step": "2", "seconds": "", "name": "loss", "value": "2"}]
-
-
 def test_stopping_saves_after_the_step(
     config: TrainConfig, maker: BatchMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps, stop = itertools.count(1), threading.Event()
 
-    def stopped(state: checkpoint.TrainState, batch: Batch, config: TrainConfig) -> dict[str, float]:
+    whole_step = Supervised.step
+
+    def stopped(self: Supervised, parts: Sequence[Batch]) -> dict[str, float]:
         if next(steps) == 3:
             stop.set()  # as a signal would, in the middle of a step
-        return train_step(state, batch, config)
+        return whole_step(self, parts)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "train_step", stopped)
+        patch.setattr(Supervised, "step", stopped)
         train(config, maker, tmp_path / "parts", stop=stop)
     assert read_checkpoint(tmp_path / "parts" / "checkpoints" / "last.safetensors")[1]["step"] == 3
     train(config, maker, tmp_path / "parts", resume=True)
@@ -153,8 +161,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_weights(
 ) -> None:
     whole = BatchMaker.batch
 
-    def spoiled(self: BatchMaker, step: int) -> Batch:
-        batch = whole(self, step)
+    def spoiled(self: BatchMaker, step: int, *, part: int = 0, parts: int = 1) -> Batch:
+        batch = whole(self, step, part=part, parts=parts)
         return dataclasses.replace(batch, target=batch.target * np.nan) if step == 5 else batch
 
     monkeypatch.setattr(BatchMaker, "batch", spoiled)
@@ -176,7 +184,7 @@ def test_diverging_tells_whether_there_is_a_checkpoint(
 
     if step is not None:
         train(config, maker, tmp_path, stop_after=step)
-    monkeypatch.setitem(loop.LOSSES, "squared", overflowing)
+    monkeypatch.setitem(supervised.LOSSES, "squared", overflowing)
     expected = (
         "no checkpoint was written yet" if step is None else r"last good checkpoint is .*last\.safetensors"
     )
@@ -191,10 +199,11 @@ import sys
 from pathlib import Path
 from trainer.checkpoint import save_checkpoint
 from trainer.config import load_config
-from trainer.loop import new_state
+from trainer.loop import one_device
+from trainer.supervised import Supervised
 
 config = load_config(sys.argv[2])
-state = new_state(config)
+state = Supervised(config, one_device(config)).state
 while True:
     state.step += 1
     state.seconds = state.step / 2
@@ -287,11 +296,24 @@ def test_a_run_begins_with_anothers_weights_and_remembers_it(
     given = average_weights(weights(tmp_path / "first"))
     slow = dataclasses.replace(config, rate=1e-12)
     state = train(slow, maker, tmp_path / "second", start=tmp_path / "first", stop_after=1)
-    torch.testing.assert_close(state.average.state_dict(), given)
+    torch.testing.assert_close(state.modules["average"].state_dict(), given)
     train(slow, maker, tmp_path / "second", resume=True, stop_after=2)
     trained = load_trained(tmp_path / "second", earlier=[tmp_path / "first"])
     assert [part["steps"] for part in trained.parts] == [3, 3, 2]
     assert [part["config"] for part in load_trained(tmp_path / "second").parts] == ["tiny", "tiny"]
+
+
+def test_a_run_begins_with_bare_weights(config: TrainConfig, maker: BatchMaker, tmp_path: Path) -> None:
+    given = {key: value + 0.25 for key, value in new_state(config).modules["network"].state_dict().items()}
+    save_tensors(tmp_path / "weights.safetensors", given, {})
+    slow = dataclasses.replace(config, rate=1e-12, network=NetworkConfig())
+    with pytest.raises(ModelError, match="do not fit"):
+        train(slow, maker, tmp_path / "run", start=tmp_path / "weights.safetensors", stop_after=1)
+    full = new_state(slow).modules["network"].state_dict()
+    save_tensors(tmp_path / "weights.safetensors", full, {})
+    other = dataclasses.replace(slow, seed=77)
+    state = train(other, maker, tmp_path / "run", start=tmp_path / "weights.safetensors", stop_after=1)
+    torch.testing.assert_close(state.modules["network"].state_dict(), full)
 
 
 def test_weights_of_another_size_are_refused(config: TrainConfig, maker: BatchMaker, tmp_path: Path) -> None:
@@ -302,11 +324,82 @@ def test_weights_of_another_size_are_refused(config: TrainConfig, maker: BatchMa
 
 
 def test_the_average_follows_slowly(config: TrainConfig, maker: BatchMaker) -> None:
-    state = new_state(config)
-    before = state.average.state_dict()["merge.weight"].clone()
+    method = Supervised(config, one_device(config))
+    state = method.state
+    before = state.modules["average"].state_dict()["merge.weight"].clone()
     state.step = 100
-    values = train_step(state, maker.batch(0), config)
-    moved = state.average.state_dict()["merge.weight"] - before
-    target = state.network.state_dict()["merge.weight"] - before
+    values = method.step([maker.batch(0)])
+    moved = state.modules["average"].state_dict()["merge.weight"] - before
+    target = state.modules["network"].state_dict()["merge.weight"] - before
     torch.testing.assert_close(moved, target * (1 - config.ema), atol=1e-7, rtol=1e-3)
     assert math.isfinite(values["loss"])
+
+
+def test_parts_add_up_to_the_whole_batch(config: TrainConfig, maker: BatchMaker) -> None:
+    """Two halves, one after the other, move the weights like both at once."""
+    halves = [maker.batch(0, part=part, parts=2) for part in range(2)]
+    names = ("window", "validity", "target")
+    whole = Batch(*(np.concatenate([getattr(half, name) for half in halves]) for name in names))
+    config = dataclasses.replace(config, warmup_steps=0)
+    moved = []
+    for parts in ([whole], halves):
+        method = Supervised(config, one_device(config))
+        values = method.step(parts)
+        moved.append((values["loss"], method.state.modules["network"].state_dict()))
+    assert moved[0][0] == pytest.approx(moved[1][0], rel=1e-5)
+    torch.testing.assert_close(moved[0][1], moved[1][1], atol=2e-5, rtol=1e-3)
+
+
+def test_sharded_checkpoints_are_small_files_and_resume(
+    config: TrainConfig, maker: BatchMaker, tmp_path: Path
+) -> None:
+    limit = 80 << 10
+    train(config, maker, tmp_path / "whole")
+    train(config, maker, tmp_path / "parts", stop_after=3, shard_bytes=limit)
+    folder = tmp_path / "parts" / "checkpoints"
+    shards = sorted(folder.glob("last-*.safetensors"))
+    assert len(shards) > 1
+    assert all(path.stat().st_size <= limit for path in shards)
+    train(config, maker, tmp_path / "parts", resume=True, shard_bytes=limit)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    assert not set(shards) & set(folder.iterdir()), "shards of an older step were left behind"
+    next(folder.glob("last-*.safetensors")).unlink()
+    with pytest.raises(OpenError, match="not a readable checkpoint"):
+        read_checkpoint(folder / "last.safetensors")
+
+
+def test_a_full_disk_names_itself_and_spares_the_checkpoint_before(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.safetensors"
+    state = new_state(config)
+    save_checkpoint(path, state, config.as_dict())
+    state.step = 5
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        with pytest.raises(OutputFull, match=r"last\.safetensors could not be written.*make room"):
+            save_checkpoint(path, state, config.as_dict())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert read_checkpoint(path)[1]["step"] == 0
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_processes_train_like_one_in_two_parts(config: TrainConfig, data: Path, tmp_path: Path) -> None:
+    """The real command on two CPU processes, against one process with the same parts."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name, accumulate, devices in (("one", 2, 1), ("two", 1, 2)):
+        toml = tmp_path / f"{name}.toml"
+        toml.write_text(dump_toml({**config.as_dict(), "steps": 3, "accumulate": accumulate, "workers": 0}))
+        command = [sys.executable, "-m", "trainer", "train", "--config", str(toml), "--data", str(data)]
+        command += ["--run", str(tmp_path / name), "--accelerator", "cpu", "--devices", str(devices)]
+        command += ["--cache", str(tmp_path / "cache")]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    one, two = (average_weights(weights(tmp_path / name)) for name in ("one", "two"))
+    torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-3)
