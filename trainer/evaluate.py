@@ -69,7 +69,9 @@ def model_file(model: Path, precision: str | None) -> tuple[Path, str]:
             f"no model at {model}; give a model folder, an .onnx core, .safetensors weights or a run"
         )
     if precision not in (None, found):
-        raise ConfigError(f"{model} has one precision and computes as it is; leave out {precision}")
+        raise ConfigError(
+            f"{model} has one precision and computes as it is; leave out the precision {precision}"
+        )
     return model, found
 
 

@@ -301,7 +301,7 @@ def test_generators_are_evaluated_from_folders_cards_and_files(tmp_path: Path) -
     expected = generator_clean(tiny_generator())(case)
     np.testing.assert_array_equal(load_clean(tmp_path / "gen")(case), expected)
     assert model_file(tmp_path / "gen", None) == (tmp_path / "gen", "weights")
-    with pytest.raises(ConfigError, match="leave out int8"):
+    with pytest.raises(ConfigError, match="leave out the precision int8"):
         model_file(tmp_path / "gen", "int8")
     (tmp_path / "gen" / "card.toml").write_text(CARD)
     assert model_file(tmp_path / "gen", "weights") == (tmp_path / "gen", "weights")
