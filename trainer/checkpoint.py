@@ -274,11 +274,6 @@ def all_parts(about: Mapping[str, Any]) -> tuple[Part, ...]:
     return (*earlier_parts(about), own)
 
 
-def average_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The averaged weights among a checkpoint's tensors: what is evaluated and exported."""
-    return tensors_under(tensors, "average.")
-
-
 def tensors_under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with a prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -12,15 +12,9 @@ from streamderain.nets.export import export_core
 from streamderain.nets.fast import FastNet
 from trainer.batches import Batch
 from trainer.card import FILES, model_card, write_card
-from trainer.checkpoint import (
-    Part,
-    all_parts,
-    average_weights,
-    checkpoint_path,
-    read_checkpoint,
-    save_tensors,
-)
+from trainer.checkpoint import Part, all_parts, checkpoint_path, read_checkpoint, save_tensors
 from trainer.config import TrainConfig, parse_config
+from trainer.networks import load_network
 from trainer.quantise import quantise_core
 
 
@@ -48,18 +42,14 @@ def load_trained(run: Path, *, earlier: Sequence[Path] = ()) -> Trained:
     """
     path = checkpoint_path(run)
     before = [part for p in earlier for part in all_parts(read_checkpoint(checkpoint_path(p))[1])]
-    tensors, about = read_checkpoint(path)
-    config = parse_config(about["config"], where=str(path))
-    sizes = config.network
-    network = FastNet(width=sizes.width, middle_width=sizes.middle_width, middle_layers=sizes.middle_layers)
-    try:
-        network.load_state_dict(average_weights(tensors))
-    except RuntimeError as error:
+    _, about = read_checkpoint(path)
+    network = load_network(path)
+    if not isinstance(network, FastNet):
         raise ConfigError(
-            f"{path} holds the weights of another network than this version's ({error}); "
-            "use the version that trained it"
-        ) from error
-    return Trained(network.eval(), config, (*before, *all_parts(about)))
+            f"{path} holds the paper's generator, and this command exports the fast network; "
+            "make pseudo-pairs with the run and train `--config student` on them"
+        )
+    return Trained(network, parse_config(about["config"], where=str(path)), (*before, *all_parts(about)))
 
 
 def export_model(

@@ -18,8 +18,9 @@ from streamderain.errors import OpenError
 from streamderain.measure.metrics import psnr
 from tests.trainer.support import scene, write_clip
 from trainer import clips, pictures
-from trainer.batches import Batch, BatchMaker, prefetch
+from trainer.batches import Batch, BatchMaker
 from trainer.config import TrainConfig
+from trainer.feed import feed
 from trainer.layouts import find_pairs
 from trainer.sample_library import Library, open_library
 
@@ -109,21 +110,30 @@ def test_pictures_smaller_than_the_crop_are_extended(library: Library, config: T
         library.entries[:] = Library(Path(library._samples.filename).parent).entries
 
 
-def test_prefetch_keeps_the_order_and_stops(maker: BatchMaker) -> None:
-    ahead = prefetch(maker, 2, 6)
-    assert equal(next(ahead), maker.batch(2))
-    assert equal(next(ahead), maker.batch(3))
-    ahead.close()
-    assert len(list(prefetch(maker, 0, 3))) == 3
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_feed_keeps_the_order_and_stops(maker: BatchMaker, workers: int) -> None:
+    ahead = feed(maker, 2, 6, workers=workers)
+    assert equal(next(ahead)[0], maker.batch(2))
+    assert equal(next(ahead)[0], maker.batch(3))
+    ahead.close()  # type: ignore[attr-defined]
+    assert len(list(feed(maker, 0, 3, workers=workers))) == 3
 
 
-def test_prefetch_hands_errors_over(maker: BatchMaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(step: int) -> Batch:
+def test_the_feed_deals_a_step_out_to_processes_and_parts(maker: BatchMaker) -> None:
+    (mine,) = feed(maker, 4, 5, accumulate=2, rank=1, ranks=2, workers=0)
+    assert len(mine) == 2
+    for part, batch in zip((2, 3), mine, strict=True):
+        assert equal(batch, maker.batch(4, part=part, parts=4))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_feed_hands_errors_over(maker: BatchMaker, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    def fail(step: int, *, part: int = 0, parts: int = 1) -> Batch:
         raise OpenError(f"disk gone at {step}")
 
     monkeypatch.setattr(maker, "batch", fail)
     with pytest.raises(OpenError, match="disk gone at 4"):
-        list(prefetch(maker, 4, 8))
+        list(feed(maker, 4, 8, workers=workers))
 
 
 def test_missing_folders_and_files_are_named(tmp_path: Path) -> None:

@@ -26,11 +26,12 @@ from trainer.cli import cli
 from trainer.config import TrainConfig, parse_config
 from trainer.evaluate import evaluate, load_clean
 from trainer.export import Trained, export_model
-from trainer.loop import new_state, train_step
+from trainer.loop import one_device
 from trainer.pictures import luma_codes
 from trainer.quantise import calibration_items, float_nodes, set_input_scale
 from trainer.sample_library import Library
 from trainer.scores import Codes, add_luma_residual, score, table
+from trainer.supervised import Supervised
 from trainer.validate import Validator, torch_clean
 
 PLAN = VideoPlan(frames=12, every=3)
@@ -53,17 +54,18 @@ def trained(library: Library) -> Trained:
         },
         where="test",
     )
-    state = new_state(config)
+    method = Supervised(config, one_device(config))
     maker = BatchMaker(library, config.data, batch=8, seed=1)
     for step in range(60):
-        train_step(state, maker.batch(step), config)
-        state.step += 1
-    assert isinstance(state.average, FastNet)
+        method.step([maker.batch(step)])
+        method.state.step += 1
+    average = method.state.modules["average"]
+    assert isinstance(average, FastNet)
     parts = (
         Part(config="u", steps=2000, seconds=482, batch=8),
         Part(config="t", steps=45, seconds=58, batch=8),
     )
-    return Trained(state.average.eval(), config, parts)
+    return Trained(average.eval(), config, parts)
 
 
 @pytest.fixture(scope="module")
@@ -324,7 +326,7 @@ def test_commands_train_export_and_evaluate(
     common = ["--data", str(data), "--cache", str(cache)]
     train = ["train", "--config", str(tiny_toml), "--run", str(run), *common]
     dry = runner.invoke(cli, [*train, "--dry-run"], catch_exceptions=False)
-    assert "# clip: 1" in dry.output
+    assert "# samples, clip: 1" in dry.output
     assert not run.exists()
     runner.invoke(cli, [*train, "--steps", "2"], catch_exceptions=False)
     assert (run / "checkpoints" / "last.safetensors").is_file()

@@ -26,11 +26,11 @@ from trainer import checkpoint, supervised
 from trainer.batches import Batch, BatchMaker
 from trainer.checkpoint import (
     TrainState,
-    average_weights,
     load_checkpoint,
     read_checkpoint,
     save_checkpoint,
     save_tensors,
+    tensors_under,
 )
 from trainer.config import NetworkConfig, TrainConfig, dump_toml
 from trainer.export import load_trained
@@ -293,7 +293,7 @@ def test_a_run_begins_with_anothers_weights_and_remembers_it(
     config: TrainConfig, maker: BatchMaker, tmp_path: Path
 ) -> None:
     train(config, maker, tmp_path / "first", stop_after=3)
-    given = average_weights(weights(tmp_path / "first"))
+    given = tensors_under(weights(tmp_path / "first"), "average.")
     slow = dataclasses.replace(config, rate=1e-12)
     state = train(slow, maker, tmp_path / "second", start=tmp_path / "first", stop_after=1)
     torch.testing.assert_close(state.modules["average"].state_dict(), given)
@@ -401,5 +401,5 @@ def test_two_processes_train_like_one_in_two_parts(config: TrainConfig, data: Pa
         command += ["--cache", str(tmp_path / "cache")]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    one, two = (average_weights(weights(tmp_path / name)) for name in ("one", "two"))
+    one, two = (tensors_under(weights(tmp_path / name), "average.") for name in ("one", "two"))
     torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-3)
