@@ -205,7 +205,8 @@ def load_checkpoint(path: Path, state: TrainState, config: Mapping[str, Any]) ->
             index, slot = key.split(".", 1)
             slots.setdefault(int(index), {})[slot] = value
         optimiser.load_state_dict({"state": slots, "param_groups": about["param_groups"][name]})
-    state.extra = tensors_under(tensors, "extra.")
+    state.extra.clear()
+    state.extra.update(tensors_under(tensors, "extra."))
     state.step, state.seconds = about["step"], about["seconds"]
     state.earlier = earlier_parts(about)
 

@@ -60,6 +60,10 @@ class TranslationConfig:
         temperature: Of the contrastive loss.
         head_width: Channels of the projection heads.
         discriminator_width: Channels of the discriminators' first layer.
+        discriminator_detail_px: Where above 0, discriminators see pictures less their mean over this many px,
+            an odd number; see `trainer.discriminator.detail`.
+        discriminator_rate: The discriminators' learning rate as a multiple of the generators' (Heusel et al.,
+            "GANs trained by a two time-scale update rule", NeurIPS 2017).
         initial_std: Standard deviation of the fresh weights of generators, heads and discriminators; 0 leaves
             each network its own way to begin.
     """
@@ -71,6 +75,8 @@ class TranslationConfig:
     temperature: float = 0.07
     head_width: int = 256
     discriminator_width: int = 64
+    discriminator_detail_px: int = 0
+    discriminator_rate: float = 1.0
     initial_std: float = 0.02
 
 
@@ -85,6 +91,7 @@ class UnpairedConfig:
             too are dealt out in turn, so that no picture is in both domains.
         layers: Folders of gray streak layers for the drawn rain.
         share_rained: Share of the rainy domain that is drawn.
+        faintest: Least opacity of drawn rain's brightest streaks, in 0..1.
         heavy: Chance of heavy rain of several directions, where rain is drawn.
         crop_px: Edge of the square training crops, px, a multiple of 8.
         turned_layers: Given layers turned and scaled into the cache.
@@ -96,6 +103,7 @@ class UnpairedConfig:
     clean: tuple[str, ...] = ("clean_bsds", "clean_camvid_train", "clean_imagenet")
     layers: tuple[str, ...] = ("streaks_garg",)
     share_rained: float = 0.5
+    faintest: float = 0.1
     heavy: float = 0.12
     crop_px: int = 256
     turned_layers: int = 120
@@ -322,6 +330,11 @@ def _validate(config: TrainConfig, where: str) -> None:
         or config.network.family == "fast",
         "translation.contrasts must be 2 or 4": config.translation.contrasts in (2, 4),
         f"translation.adversarial must be one of {', '.join(KINDS)}": config.translation.adversarial in KINDS,
+        "translation.discriminator_detail_px must be 0 or odd": config.translation.discriminator_detail_px
+        == 0
+        or config.translation.discriminator_detail_px % 2 == 1,
+        "translation.discriminator_rate must be above 0": config.translation.discriminator_rate > 0,
+        "unpaired.faintest must lie in 0..0.9": 0.0 < config.unpaired.faintest <= 0.9,
         "int8 phases need method pairs": config.method == PAIRS or not any(p.int8 for p in config.phases),
     }
     for complaint, holds in checks.items():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from streamderain.nets.generator import BlurDown
 
 MINIMUM_PX = 24
 """Smallest width and height: below, the last convolution has nothing to score."""
+
+_DETAIL_GAIN = 4.0
 
 
 class Discriminator(nn.Module):
@@ -20,10 +23,13 @@ class Discriminator(nn.Module):
     Args:
         channels: Channels of the pictures: 3 for RGB, 1 for luma.
         width: Channels of the first layer.
+        detail_px: Odd; where above 0, what is scored is the picture less its mean over this many px each way.
+            The paper's sees whole pictures (0).
     """
 
-    def __init__(self, channels: int = 3, *, width: int = 64) -> None:
+    def __init__(self, channels: int = 3, *, width: int = 64, detail_px: int = 0) -> None:
         super().__init__()
+        self._detail_px = detail_px
         self.layers = nn.Sequential(
             nn.Conv2d(channels, width, 4, padding=1),
             nn.LeakyReLU(0.2),
@@ -53,8 +59,25 @@ class Discriminator(nn.Module):
                 f"the discriminator needs pictures of at least {MINIMUM_PX} px each way, not "
                 f"{picture.shape[3]}x{picture.shape[2]}"
             )
-        scores: Tensor = self.layers(picture)
+        scores: Tensor = self.layers(detail(picture, self._detail_px) if self._detail_px else picture)
         return scores
+
+
+def detail(picture: Tensor, size_px: int) -> Tensor:
+    """A picture less its local mean, where rain streaks stand out of what they fall on.
+
+    The detail layer of Fu et al., "Removing rain from single images via a deep detail network", CVPR 2017,
+    section 2.2, with a box filter.
+
+    Args:
+        picture: (N, channels, H, W) in -1..1.
+        size_px: Edge of the mean's window, odd.
+
+    Returns:
+        Same shape, enlarged to about the range of pictures.
+    """
+    mean = functional.avg_pool2d(picture, size_px, stride=1, padding=size_px // 2, count_include_pad=False)
+    return _DETAIL_GAIN * (picture - mean)
 
 
 def _normed(inputs: int, outputs: int) -> list[nn.Module]:

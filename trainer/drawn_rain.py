@@ -20,14 +20,21 @@ class RainDrawer:
     Args:
         layers: Streak layers, (height, width) uint8 each: opacity 0..1 as 0..255.
         heavy: Chance of heavy rain of several directions, in 0..1.
+        faintest: Least opacity of the brightest streaks, in 0..0.9.
         black: The pictures' black, in 0..1.
         white: The pictures' white, in 0..1.
     """
 
     def __init__(
-        self, layers: Sequence[Codes], *, heavy: float, black: float = 0.0, white: float = 1.0
+        self,
+        layers: Sequence[Codes],
+        *,
+        heavy: float,
+        faintest: float = 0.1,
+        black: float = 0.0,
+        white: float = 1.0,
     ) -> None:
-        self._layers, self._heavy = layers, heavy
+        self._layers, self._heavy, self._faintest = layers, heavy, faintest
         self._black, self._white = black, white
 
     def draw(self, rng: np.random.Generator, clean: FloatArray) -> FloatArray:
@@ -45,7 +52,7 @@ class RainDrawer:
             pick(rng, self._layers)
             for _ in range(int(rng.integers(2, 6)) if heavy else 1 + (rng.random() < 0.25))
         ]
-        looks = [(layer, bool(rng.random() < 0.5), _gain(rng, heavy)) for layer in layers]
+        looks = [(layer, bool(rng.random() < 0.5), _gain(rng, heavy, self._faintest)) for layer in layers]
         light, screen = rng.uniform(0.65, 1.0), rng.choice([0.0, 1.0, rng.random()])
         noise = rng.choice([0.0, 0.0, rng.uniform(0.0, 0.012)])
         rainy = np.empty_like(clean)
@@ -70,5 +77,5 @@ class RainDrawer:
         return whole_codes(rainy)
 
 
-def _gain(rng: np.random.Generator, heavy: bool) -> float:
-    return float(rng.uniform(0.4, 1.0) if heavy else np.exp(rng.uniform(np.log(0.1), np.log(0.95))))
+def _gain(rng: np.random.Generator, heavy: bool, faintest: float) -> float:
+    return float(rng.uniform(0.4, 1.0) if heavy else np.exp(rng.uniform(np.log(faintest), np.log(0.95))))

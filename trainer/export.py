@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from streamderain.nets.export import export_core
 from streamderain.nets.fast import FastNet
 from trainer.batches import Batch
 from trainer.card import FILES, model_card, write_card
-from trainer.checkpoint import Part, all_parts, checkpoint_path, read_checkpoint, save_tensors
+from trainer.checkpoint import Part, all_parts, checkpoint_path, read_checkpoint, save_tensors, tensors_under
 from trainer.config import TrainConfig, parse_config
 from trainer.networks import load_network
 from trainer.quantise import quantise_core
@@ -26,11 +26,13 @@ class Trained:
         network: The averaged network.
         config: The run's configuration.
         parts: The runs behind these weights, oldest first, the run itself last.
+        ranges: Largest activations by name, where the run ended in int8; see `trainer.quantisation_aware`.
     """
 
     network: FastNet
     config: TrainConfig
     parts: tuple[Part, ...]
+    ranges: Mapping[str, float] | None = None
 
 
 def load_trained(run: Path, *, earlier: Sequence[Path] = ()) -> Trained:
@@ -42,14 +44,16 @@ def load_trained(run: Path, *, earlier: Sequence[Path] = ()) -> Trained:
     """
     path = checkpoint_path(run)
     before = [part for p in earlier for part in all_parts(read_checkpoint(checkpoint_path(p))[1])]
-    _, about = read_checkpoint(path)
+    tensors, about = read_checkpoint(path)
     network = load_network(path)
     if not isinstance(network, FastNet):
         raise ConfigError(
             f"{path} holds the paper's generator, and this command exports the fast network; "
             "make pseudo-pairs with the run and train `--config student` on them"
         )
-    return Trained(network, parse_config(about["config"], where=str(path)), (*before, *all_parts(about)))
+    ranges = {name: float(value) for name, value in tensors_under(tensors, "extra.").items()}
+    config = parse_config(about["config"], where=str(path))
+    return Trained(network, config, (*before, *all_parts(about)), ranges or None)
 
 
 def export_model(
@@ -78,7 +82,7 @@ def export_model(
         # All files are made before the first one is replaced: a failure leaves the old model whole.
         made = {key: Path(scratch) / file for key, file in FILES.items()}
         export_core(trained.network, made["f32"])
-        quantise_core(made["f32"], made["int8"], calibration)
+        quantise_core(made["f32"], made["int8"], calibration, ranges=trained.ranges)
         save_tensors(made["weights"], trained.network.state_dict(), {"family": "fast"})
         for key, path in made.items():
             path.replace(folder / FILES[key])

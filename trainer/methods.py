@@ -42,13 +42,18 @@ def new_method(config: TrainConfig, fabric: Fabric) -> Method:
 
     Raises:
         OpenError: The teacher cannot be read.
-        ConfigError: The configuration needs a teacher and names none.
+        ConfigError: The configuration needs a teacher and names none, or trains for int8 on several devices.
     """
     if config.method == TRANSLATION:
         return Translation(config, fabric)
     if config.uses("distillation") and not config.teacher:
         raise ConfigError(
             f"configuration {config.name} learns from a teacher (loss distillation); name one with --teacher"
+        )
+    if any(phase.int8 for phase in config.phases) and fabric.world_size > 1:
+        raise ConfigError(
+            f"configuration {config.name} trains for int8, whose ranges are measured on one device; "
+            "leave out --devices"
         )
     teacher = load_teacher(Path(config.teacher), fabric.device) if config.teacher else None
     return Supervised(config, fabric, teacher=teacher)

@@ -8,7 +8,7 @@ a quantiser, only what is taken away from it. The validity's bias stays in float
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,23 @@ from onnx import numpy_helper
 from streamderain.nets.export import INPUT_NAMES
 from streamderain.nets.fast import core_window
 from trainer.batches import Batch
+from trainer.int8_rules import INPUT_SCALE, OUTLIERS, SUM_RANGE
 
 _WINDOW, _VALIDITY = INPUT_NAMES
-_INPUT_SCALE = np.float32(1.0 / 255.0)
-"""Step of the first convolution's input: one 8-bit code, so that 8-bit video enters the network exactly."""
-
 _INT8_OPS = ("Conv", "ConvTranspose", "Relu")
 
 
-def quantise_core(source: Path, target: Path, batches: Sequence[Batch]) -> None:
+def quantise_core(
+    source: Path, target: Path, batches: Sequence[Batch], *, ranges: Mapping[str, float] | None = None
+) -> None:
     """Quantise an exported core to int8 (weights per channel, activations per tensor).
 
     Args:
         source: The float32 core, as `streamderain.nets.export.export_core` writes it.
         target: Where the int8 core goes (ONNX with QuantizeLinear and DequantizeLinear).
         batches: Training batches that show the ranges of the activations.
+        ranges: Those that int8 training ended with (`trainer.quantisation_aware`), used instead. Then biases
+            stay as they were trained, too; otherwise they are corrected for what rounding shifts.
     """
     import nncf  # slow to import, and only needed here
 
@@ -50,15 +52,17 @@ def quantise_core(source: Path, target: Path, batches: Sequence[Batch]) -> None:
         subset_size=len(items),
         fast_bias_correction=False,
         ignored_scope=nncf.IgnoredScope(names=float_nodes(model)),
-        advanced_parameters=_ranges(),
+        advanced_parameters=_parameters(correct_biases=ranges is None),
     )
     set_input_scale(quantised)
+    if ranges is not None:
+        set_ranges(quantised, ranges)
     unquantise_added(quantised)
     onnx.checker.check_model(quantised)
     onnx.save(quantised, str(target))
 
 
-def _ranges() -> Any:
+def _parameters(*, correct_biases: bool) -> Any:
     from nncf.quantization import advanced_parameters, range_estimator
 
     collector = range_estimator.StatisticsCollectorParameters
@@ -69,11 +73,12 @@ def _ranges() -> Any:
         # step coarse for all others. See docs/decisions/0003-fast-network.md for what this is worth.
         activations_range_estimator_params=range_estimator.RangeEstimatorParameters(
             min=collector(statistics.MIN, aggregators.MIN),
-            max=collector(statistics.QUANTILE, aggregators.MAX, quantile_outlier_prob=1e-3),
+            max=collector(statistics.QUANTILE, aggregators.MAX, quantile_outlier_prob=OUTLIERS),
         ),
         # CPUs without VNNI add pairs of products in 16 bits. Half the range for the first layer's weights
         # keeps these sums from saturating, which costs 0.6 dB in heavy rain there; VNNI loses nothing by it.
         overflow_fix=advanced_parameters.OverflowFix.FIRST_LAYER,
+        disable_bias_correction=not correct_biases,
     )
 
 
@@ -103,8 +108,30 @@ def set_input_scale(model: Any) -> None:
     if len(sharing) != 2:
         raise ValueError(f"{sharing} share the constants of the quantiser before {first.name}")
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    constants[scale].CopyFrom(numpy_helper.from_array(np.asarray(_INPUT_SCALE), scale))
+    constants[scale].CopyFrom(numpy_helper.from_array(np.asarray(INPUT_SCALE), scale))
     constants[zero].CopyFrom(numpy_helper.from_array(np.zeros((), np.uint8), zero))
+
+
+def set_ranges(model: Any, ranges: Mapping[str, float]) -> None:
+    """Set the steps of the quantisers behind ReLUs, in place.
+
+    Args:
+        model: The quantised core.
+        ranges: Largest activation by the name of the convolution before the ReLU, `SUM_RANGE` for the sum.
+
+    Raises:
+        KeyError: A quantiser has no range.
+    """
+    producers = {output: node for node in model.graph.node for output in node.output}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    # A convolution's third input is the layer's bias, which quantising does not rename.
+    layers = {n.output[0]: n.input[2].removesuffix(".bias") for n in model.graph.node if n.op_type == "Conv"}
+    for node in model.graph.node:
+        relu = producers.get(node.input[0]) if node.op_type == "QuantizeLinear" else None
+        if relu is None or relu.op_type != "Relu":
+            continue
+        step = np.float32(ranges[layers.get(relu.input[0], SUM_RANGE)] / 255.0)
+        constants[node.input[1]].CopyFrom(numpy_helper.from_array(np.asarray(step), node.input[1]))
 
 
 def unquantise_added(model: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from streamderain.nets.fast import FastNet
 from trainer.batches import Batch
 from trainer.checkpoint import TrainState
-from trainer.config import TrainConfig
+from trainer.config import PhaseConfig, TrainConfig
 from trainer.losses import LOSSES
+from trainer.quantisation_aware import Int8Planes
 from trainer.stepping import follow, learning_rate, set_rate, update, weighted_sum
 from trainer.translators import new_network
 
@@ -41,9 +42,11 @@ class Supervised:
         optimiser = torch.optim.AdamW(
             self._network.parameters(), lr=config.rate, betas=config.betas, weight_decay=config.weight_decay
         )
-        self._side, self._optimiser = fabric.setup(_Side(self._network), optimiser)
         average.to(fabric.device)
         self.state = TrainState({"network": self._network, "average": average}, {"optimiser": optimiser})
+        assert isinstance(self._network, FastNet)
+        planes = Int8Planes(self._network, self.state.extra)
+        self._side, self._optimiser = fabric.setup(_Side(planes), optimiser)
 
     def step(self, parts: Sequence[Batch]) -> dict[str, float]:
         """One optimiser step: forward, losses, backward, update, average.
@@ -66,7 +69,7 @@ class Supervised:
         sums: dict[str, Tensor] = {}
         for index, batch in enumerate(parts):
             with self._fabric.no_backward_sync(self._side, enabled=index < len(parts) - 1):
-                losses = self._losses(batch, phase.losses)
+                losses = self._losses(batch, phase)
                 losses["loss"] = weighted_sum(losses, phase.losses)
                 self._fabric.backward(losses["loss"] / len(parts))
             for name, value in losses.items():
@@ -87,38 +90,32 @@ class Supervised:
         codes: Codes = (strips.flatten(0, 2) * 255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         return codes
 
-    def _losses(self, batch: Batch, weights: Mapping[str, float]) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch, phase: PhaseConfig) -> dict[str, Tensor]:
         device = self._fabric.device
         arrays = (batch.window, batch.validity, batch.target)
         window, validity, target = (torch.from_numpy(a).to(device, non_blocking=True) for a in arrays)
         teachers = None
-        if weights.get("distillation"):
+        if phase.losses.get("distillation"):
             assert self._teacher is not None
             teachers = self._teacher(window, validity)
-        losses: dict[str, Tensor] = self._side(window, validity, target, teachers, tuple(weights))
+        losses: dict[str, Tensor] = self._side(window, validity, target, teachers, phase)
         return losses
 
 
 class _Side(nn.Module):
     """The network with its losses: what a strategy for several devices wraps as one."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, planes: Int8Planes) -> None:
         super().__init__()
-        self.network = network
+        self.planes = planes
 
     def forward(
-        self,
-        window: Tensor,
-        validity: Tensor,
-        target: Tensor,
-        teachers: Tensor | None,
-        names: Sequence[str],
+        self, window: Tensor, validity: Tensor, target: Tensor, teachers: Tensor | None, phase: PhaseConfig
     ) -> dict[str, Tensor]:
-        assert isinstance(self.network, FastNet)
-        output = self.network.clean_planes(window, validity, bounded=False)
+        output = (self.planes.simulate if phase.int8 else self.planes)(window, validity)
         return {
             name: LOSSES[name](
                 output, teachers if name == "distillation" and teachers is not None else target
             )
-            for name in names
+            for name in phase.losses
         }

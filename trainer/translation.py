@@ -47,8 +47,7 @@ class Translation:
         channels = channels_of(config)
         network, rain = new_network(config.network), new_network(config.network)
         heads, rain_heads = (new_heads(network, config.translation, channels) for _ in range(2))
-        width = config.translation.discriminator_width
-        clean_critic, rain_critic = (Discriminator(channels, width=width) for _ in range(2))
+        clean_critic, rain_critic = (new_discriminator(config.translation, channels) for _ in range(2))
         modules: dict[str, nn.Module] = {
             "network": network,
             "rain_network": rain,
@@ -130,9 +129,10 @@ class Translation:
 
     def _begin(self, step: int) -> None:
         config = self._config
-        for optimiser in self.state.optimisers.values():
-            set_rate(optimiser, learning_rate(config, step))
-            optimiser.zero_grad(set_to_none=True)
+        rate = learning_rate(config, step)
+        for name, factor in (("optimiser", 1.0), ("critic_optimiser", config.translation.discriminator_rate)):
+            set_rate(self.state.optimisers[name], factor * rate)
+            self.state.optimisers[name].zero_grad(set_to_none=True)
         for name in ("network", "rain_network"):
             if hasattr(self.state.modules[name], "residual_slope"):
                 self.state.modules[name].residual_slope = config.phase(step).residual_slope  # type: ignore[assignment]
@@ -187,6 +187,11 @@ def new_heads(network: nn.Module, config: TranslationConfig, channels: int) -> P
         probe = torch.zeros(1, channels, _PROBE_PX, _PROBE_PX)
         found = derainer(network).features(probe, config.feature_layers)
     return ProjectionHeads([f.shape[1] for f in found], width=config.head_width)
+
+
+def new_discriminator(config: TranslationConfig, channels: int) -> Discriminator:
+    """A discriminator with fresh weights."""
+    return Discriminator(channels, width=config.discriminator_width, detail_px=config.discriminator_detail_px)
 
 
 def _add(sums: dict[str, Tensor], losses: dict[str, Tensor], parts: int) -> None:

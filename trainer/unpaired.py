@@ -86,7 +86,9 @@ class UnpairedMaker:
         self._clean = library.of_kind(CLEAN)
         layers = library.arrays("layer")
         black, white = (_LUMA_BLACK, _LUMA_WHITE) if self._clean[0].shape[0] == 1 else (0.0, 1.0)
-        self._rain = RainDrawer(layers, heavy=config.heavy, black=black, white=white)
+        self._rain = RainDrawer(
+            layers, heavy=config.heavy, faintest=config.faintest, black=black, white=white
+        )
         # Cut, never resized: a squeezed picture shows rain at angles and widths that do not exist.
         self._augment = v2.Compose([v2.RandomCrop(config.crop_px), v2.RandomHorizontalFlip(0.5)])
 

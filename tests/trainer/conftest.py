@@ -10,10 +10,15 @@ from PIL import Image
 from scipy import ndimage
 
 from streamderain.measure.rain import RainParameters, RainSequence
+from streamderain.nets.fast import FastNet
 from tests.trainer.support import TINY, scene, write_clip
 from trainer.batches import BatchMaker
+from trainer.checkpoint import Part
 from trainer.config import TrainConfig, parse_config
+from trainer.export import Trained, export_model
+from trainer.loop import one_device
 from trainer.sample_library import Library, open_library
+from trainer.supervised import Supervised
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +75,45 @@ def validation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(clean).convert("RGB").save(root / "stills" / "target" / "a.png")
     Image.fromarray(rainy).convert("RGB").save(root / "stills" / "input" / "a.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def trained(library: Library) -> Trained:
+    """The real network after a few steps: its residual is small where there is no rain."""
+    config = parse_config(
+        {
+            "name": "t",
+            "steps": 60,
+            "rate": 2e-3,
+            "warmup_steps": 10,
+            "ema": 0.8,
+            "batch": 8,
+            "threads": 1,
+            "data": {"crop_px": 32},
+            "phases": [{"until": 1.0, "losses": {"squared": 1.0}, "residual_slope": 0.3}],
+        },
+        where="test",
+    )
+    method = Supervised(config, one_device(config))
+    maker = BatchMaker(library, config.data, batch=8, seed=1)
+    for step in range(60):
+        method.step([maker.batch(step)])
+        method.state.step += 1
+    average = method.state.modules["average"]
+    assert isinstance(average, FastNet)
+    parts = (
+        Part(config="u", steps=2000, seconds=482, batch=8),
+        Part(config="t", steps=45, seconds=58, batch=8),
+    )
+    return Trained(average.eval(), config, parts)
+
+
+@pytest.fixture(scope="session")
+def folder(trained: Trained, library: Library, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "dcd-test"
+    maker = BatchMaker(library, trained.config.data, batch=8, seed=2)
+    batches = [maker.batch(step) for step in range(6)]
+    export_model(
+        trained, path, batches, name="dcd-test", version="1.2.3", summary="For tests.", note="Once more."
+    )
+    return path

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from streamderain.nets.generator import FEATURE_LAYERS, Generator
-from trainer.discriminator import Discriminator
+from trainer.discriminator import Discriminator, detail
 from trainer.initialise import initialise
 from trainer.projection import ProjectionHeads, draw_places
 
@@ -102,3 +102,22 @@ def test_translating_gives_output_and_features_of_one_pass() -> None:
     output, features = network.translate(picture, (4, 8))
     torch.testing.assert_close(output, network(picture))
     torch.testing.assert_close(features, network.features(picture, (4, 8)))
+
+
+def test_detail_is_the_picture_less_its_local_mean() -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.uniform(-1.0, 1.0, (9, 12)).astype(np.float32)
+    padded = np.pad(picture, 2, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5))
+    expected = 4.0 * (picture - np.nanmean(windows, axis=(2, 3)))
+    found = detail(torch.from_numpy(picture)[None, None], 5)[0, 0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_discriminator_of_details_does_not_see_brightness() -> None:
+    torch.manual_seed(0)
+    network = Discriminator(1, width=4, detail_px=5)
+    picture = torch.rand(1, 1, 32, 32) * 0.5
+    torch.testing.assert_close(network(picture), network(picture + 0.3), atol=1e-3, rtol=1e-3)
+    plain = Discriminator(1, width=4)
+    assert not torch.allclose(plain(picture), plain(picture + 0.3), atol=1e-3)

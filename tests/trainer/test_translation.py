@@ -378,3 +378,12 @@ def test_pseudo_pairs_are_pictures_with_more_light(
 def test_runs_on_pairs_make_no_rain(domains: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no network that makes rain"):
         load_network(domains / "clean" / "0.png", which=RAIN_AVERAGE)
+
+
+def test_discriminators_may_learn_at_their_own_rate() -> None:
+    table = {**FAST["translation"], "discriminator_rate": 2.5}
+    config = parse_config({**FAST, "translation": table}, where="test")
+    method = Translation(config, one_device(config))
+    method.step([batch(1)])
+    rates = {name: o.param_groups[0]["lr"] for name, o in method.state.optimisers.items()}
+    assert rates == {"optimiser": 1e-3, "critic_optimiser": 2.5e-3}
