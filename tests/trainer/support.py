@@ -40,6 +40,60 @@ TINY: dict[str, Any] = {
     ],
 }
 
+ALL_TERMS = {
+    "adversarial": 0.5,
+    "contrastive": 1.0,
+    "identity": 0.5,
+    "cycle": 1.0,
+    "colour": 0.1,
+    "frequency": 0.1,
+}
+TINY_GAN: dict[str, Any] = {
+    "name": "tiny-gan",
+    "method": "translation",
+    "seed": 5,
+    "steps": 6,
+    "batch": 2,
+    "rate": 1e-3,
+    "schedule": "linear",
+    "warmup_steps": 0,
+    "betas": [0.5, 0.999],
+    "ema": 0.9,
+    "save_every": 2,
+    "sample_every": 3,
+    "threads": 1,
+    "workers": 0,
+    "network": {"family": "generator", "width": 8, "blocks": 2},
+    "translation": {
+        "feature_layers": [4, 8, 10],
+        "patches": 16,
+        "head_width": 8,
+        "discriminator_width": 4,
+    },
+    "unpaired": {
+        "rainy": ["rainy"],
+        "rained": ["clean"],
+        "clean": ["clean"],
+        "layers": ["layers"],
+        "crop_px": 32,
+        "turned_layers": 1,
+        "drawn_layers": 1,
+    },
+    "phases": [{"until": 1.0, "losses": ALL_TERMS}],
+}
+TINY_LITE: dict[str, Any] = {
+    **TINY_GAN,
+    "name": "tiny-lite",
+    "network": {"family": "fast", "width": 8, "middle_width": 8, "middle_layers": 2},
+    "translation": {
+        **TINY_GAN["translation"],
+        "feature_layers": [0, 1, 3],
+        "initial_std": 0.0,
+        "contrasts": 2,
+    },
+    "phases": [{"until": 1.0, "losses": {"adversarial": 1.0, "contrastive": 0.2, "identity": 5.0}}],
+}
+
 
 def scene(height: int, width: int, *, seed: int = 0, shift: int = 0) -> NDArray[np.uint8]:
     """A smooth texture with hard edges, panned by `shift` px: (height, width), 30..200."""

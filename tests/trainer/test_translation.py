@@ -17,6 +17,9 @@ from PIL import Image
 
 from streamderain.errors import ConfigError, OpenError
 from streamderain.nets.generator import Generator
+from tests.trainer.support import ALL_TERMS as ALL
+from tests.trainer.support import TINY_GAN as TINY
+from tests.trainer.support import TINY_LITE as FAST
 from tests.trainer.support import scene
 from trainer.checkpoint import read_checkpoint
 from trainer.config import TrainConfig, load_config, parse_config
@@ -25,48 +28,6 @@ from trainer.networks import RAIN_AVERAGE, load_network
 from trainer.pseudo import load_rain, make_pseudo, open_pseudo, streaks
 from trainer.translation import Translation, channels_of
 from trainer.unpaired import CLEAN, RAINED, RAINY, UnpairedBatch, UnpairedMaker, open_domains
-
-ALL = {"adversarial": 0.5, "contrastive": 1.0, "identity": 0.5, "cycle": 1.0, "colour": 0.1, "frequency": 0.1}
-TINY: dict[str, Any] = {
-    "name": "tiny-gan",
-    "method": "translation",
-    "seed": 5,
-    "steps": 6,
-    "batch": 2,
-    "rate": 1e-3,
-    "schedule": "linear",
-    "warmup_steps": 0,
-    "betas": [0.5, 0.999],
-    "ema": 0.9,
-    "save_every": 2,
-    "sample_every": 3,
-    "threads": 1,
-    "workers": 0,
-    "network": {"family": "generator", "width": 8, "blocks": 2},
-    "translation": {
-        "feature_layers": [4, 8, 10],
-        "patches": 16,
-        "head_width": 8,
-        "discriminator_width": 4,
-    },
-    "unpaired": {
-        "rainy": ["rainy"],
-        "rained": ["clean"],
-        "clean": ["clean"],
-        "layers": ["layers"],
-        "crop_px": 32,
-        "turned_layers": 1,
-        "drawn_layers": 1,
-    },
-    "phases": [{"until": 1.0, "losses": ALL}],
-}
-FAST = {
-    **TINY,
-    "name": "tiny-lite",
-    "network": {"family": "fast", "width": 8, "middle_width": 8, "middle_layers": 2},
-    "translation": {**TINY["translation"], "feature_layers": [0, 1, 3], "initial_std": 0.0, "contrasts": 2},
-    "phases": [{"until": 1.0, "losses": {"adversarial": 1.0, "contrastive": 0.2, "identity": 5.0}}],
-}
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from streamderain.errors import EXIT_INTERRUPTED, StreamderainError
 from trainer.cli.evaluate import evaluate
 from trainer.cli.export import export
 from trainer.cli.pseudo import pseudo
+from trainer.cli.recipe import recipe
 from trainer.cli.results import results
 from trainer.cli.train import train
 
@@ -20,7 +21,7 @@ def cli() -> None:
     """Train, evaluate and export streamderain's networks, from a checkout."""
 
 
-for _command in (train, pseudo, export, evaluate, results):
+for _command in (train, pseudo, export, recipe, evaluate, results):
     cli.add_command(_command)
 
 
