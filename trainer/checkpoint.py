@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -92,19 +92,51 @@ def save_checkpoint(
         for index, slots in saved["state"].items():
             tensors |= {f"{name}.{index}.{slot}": value for slot, value in slots.items()}
     tensors |= {f"extra.{key}": value for key, value in state.extra.items()}
-    about = {
-        "step": state.step,
-        "seconds": state.seconds,
-        "config": dict(config),
-        "param_groups": groups,
-        "earlier": list(state.earlier),
-    }
-    metadata = {"streamderain": json.dumps(about)}
+    metadata = _metadata_of(state, config, groups)
     if shard_bytes:
         _save_shards(path, tensors, metadata, shard_bytes)
     else:
         save_tensors(path, tensors, metadata)
         _remove_shards(path, keep=())
+
+
+def save_weights(
+    path: Path, state: TrainState, config: Mapping[str, Any], *, modules: Collection[str], shard_bytes: int
+) -> None:
+    """Write networks alone, in half precision: what a run needs to begin where another ended.
+
+    The file reads like a checkpoint wherever weights are read (`trainer.networks.load_network`, a run's
+    start), but no run resumes from it: that needs the optimisers.
+
+    Args:
+        path: Target; a small index of files beside it.
+        state: What to save of.
+        config: The run's configuration as plain values.
+        modules: Names of the networks.
+        shard_bytes: Largest size of a file.
+
+    Raises:
+        OutputFull: The disk is full; the files before are untouched.
+    """
+    tensors = {
+        f"{name}.{key}": value.half()
+        for name in modules
+        for key, value in state.modules[name].state_dict().items()
+    }
+    _save_shards(path, tensors, _metadata_of(state, config, {}), shard_bytes)
+
+
+def _metadata_of(
+    state: TrainState, config: Mapping[str, Any], param_groups: Mapping[str, Any]
+) -> dict[str, str]:
+    about = {
+        "step": state.step,
+        "seconds": state.seconds,
+        "config": dict(config),
+        "param_groups": param_groups,
+        "earlier": list(state.earlier),
+    }
+    return {"streamderain": json.dumps(about)}
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -196,6 +228,10 @@ def load_checkpoint(path: Path, state: TrainState, config: Mapping[str, Any]) ->
         raise ConfigError(
             f"{path} was written with another configuration (differs in {', '.join(differing)}); "
             "resume with the config.toml of its run folder, or start a new run in another folder"
+        )
+    if about["param_groups"].keys() != state.optimisers.keys():
+        raise ConfigError(
+            f"{path} holds weights without what the optimisers know; begin a new run with them (--start)"
         )
     for name, module in state.modules.items():
         module.load_state_dict(tensors_under(tensors, f"{name}."))

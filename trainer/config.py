@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from streamderain.errors import ConfigError
-from trainer.losses import LOSSES, TERMS
+from trainer.losses import LOSSES, SIDED_TERMS, TERMS
 from trainer.losses.adversarial import KINDS
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -169,8 +169,8 @@ class PhaseConfig:
 
     Attributes:
         until: Where it ends, as a share of all steps, in 0..1.
-        losses: Weight of each loss by name: `trainer.losses.LOSSES` for pairs, `trainer.losses.TERMS` for
-            translation.
+        losses: Weight of each loss by name: `trainer.losses.LOSSES` for pairs, `trainer.losses.TERMS` or
+            `SIDED_TERMS` for translation.
         residual_slope: Slope of the residual below zero; see `FastNet`.
         int8: Whether the network computes as its int8 graph will; see `trainer.quantisation_aware`.
     """
@@ -344,7 +344,7 @@ def _validate(config: TrainConfig, where: str) -> None:
 
 def known_losses(method: str) -> tuple[str, ...]:
     """The losses a method knows by name; none for an unknown method."""
-    return {PAIRS: tuple(LOSSES), TRANSLATION: TERMS}.get(method, ())
+    return {PAIRS: tuple(LOSSES), TRANSLATION: (*TERMS, *SIDED_TERMS)}.get(method, ())
 
 
 def dump_toml(values: Mapping[str, Any]) -> str:

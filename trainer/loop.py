@@ -62,6 +62,7 @@ def train(
     validate: Validate | None = None,
     stop: threading.Event | None = None,
     stop_after: int | None = None,
+    stop_when: Callable[[], bool] | None = None,
     shard_bytes: int = 0,
     on_step: Callable[[TrainState], None] | None = None,
 ) -> TrainState:
@@ -78,6 +79,7 @@ def train(
         validate: Called every `validate_every` steps with the averaged network.
         stop: Once set, the run ends after the step it is in: half a step must not be saved.
         stop_after: Stop (with a checkpoint) after this step.
+        stop_when: Asked after every step of a single process whether to stop there, with a checkpoint.
         shard_bytes: Largest size of a checkpoint's files; 0 writes one file each.
         on_step: Called after every step.
 
@@ -146,6 +148,8 @@ def train(
                 record.write(state.step, scores, seconds=state.seconds)
             if on_step is not None:
                 on_step(state)
+            if stop_when is not None and stop_when():
+                break
             asked = time.monotonic()
     save(last)
     return state

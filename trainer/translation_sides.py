@@ -6,7 +6,7 @@ wraps, so that gradients are exchanged once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config import TranslationConfig
-from trainer.losses import adversarial
+from trainer.losses import SIDES, adversarial
 from trainer.losses.colour import colour
 from trainer.losses.contrastive import patch_nce
 from trainer.losses.cycle import cycle
 from trainer.losses.frequency import frequency
 from trainer.losses.identity import identity
+from trainer.losses.restoration import restoration
 from trainer.projection import ProjectionHeads, draw_places
 from trainer.translators import Translator, derainer, rainer
 
@@ -73,48 +74,45 @@ class GeneratorSide(nn.Module):
         self.heads = self.rain_heads = None
 
     def forward(
-        self, rainy: Tensor, clean: Tensor, active: Collection[str], rng: np.random.Generator
+        self, rainy: Tensor, clean: Tensor, active: Set[str], rng: np.random.Generator
     ) -> tuple[dict[str, Tensor], Translated]:
         """Translate a batch and compute the terms that are active.
 
         Args:
             rainy: R, (N, channels, H, W) in -1..1.
             clean: N, same shape.
-            active: Names out of `trainer.losses.TERMS`.
+            active: Names out of `trainer.losses.TERMS` and `SIDED_TERMS`.
             rng: Draws the places that are contrasted.
 
         Returns:
-            Each active term by its name (both directions added up) and by its name and direction; what the
-            generators made.
+            Each active term by its name (both sides added up) and by its name and side; what the generators
+            made.
         """
         derain, rain = derainer(self.network), rainer(self.rain)
         layers = self._config.feature_layers if "contrastive" in active else ()
         # (R, N) through G_R2N and (N, R) through G_N2R: the second half gives the identity term.
-        both = "identity" in active
-        derained, same_clean, rainy_features = _pass(derain, rainy, clean if both else None, layers)
-        rained, same_rainy, clean_features = _pass(rain, clean, rainy if both else None, layers)
-        rainy_again = clean_again = None
-        derained_features: list[Tensor] = []
-        rained_features: list[Tensor] = []
-        if self._wants_cycles(active):
-            rainy_again, derained_features = rain.translate(derained, layers)
-            clean_again, rained_features = derain.translate(rained, layers)
-        elif layers:
-            derained_features = rain.features(derained, layers)
-            rained_features = derain.features(rained, layers)
+        same = {side: _wants(active, "identity", side) for side in SIDES}
+        derained, same_clean, rainy_features = _pass(derain, rainy, clean if same["clean"] else None, layers)
+        rained, same_rainy, clean_features = _pass(rain, clean, rainy if same["rainy"] else None, layers)
+        rainy_again, derained_features = _back(rain, derained, self._wants_cycle(active, "rainy"), layers)
+        clean_again, rained_features = _back(derain, rained, self._wants_cycle(active, "clean"), layers)
 
         terms: dict[str, Tensor] = {}
-        if "adversarial" in active:
-            critics, kind = self._critics, self._config.adversarial
-            terms["adversarial_clean"] = adversarial.generator_loss(critics[0](derained), kind)
-            terms["adversarial_rainy"] = adversarial.generator_loss(critics[1](rained), kind)
-        if same_clean is not None and same_rainy is not None:
-            terms["identity_clean"] = identity(same_clean, clean)
-            terms["identity_rainy"] = identity(same_rainy, rainy)
-        if rainy_again is not None and clean_again is not None:
-            for name in sorted(active & _CYCLE_TERMS.keys()):
-                terms[f"{name}_rainy"] = _CYCLE_TERMS[name](rainy_again, rainy)
-                terms[f"{name}_clean"] = _CYCLE_TERMS[name](clean_again, clean)
+        for side, critic, made in zip(SIDES, self._critics, (derained, rained), strict=True):
+            if _wants(active, "adversarial", side):
+                terms[f"adversarial_{side}"] = adversarial.generator_loss(
+                    critic(made), self._config.adversarial
+                )
+        for side, kept, picture in zip(SIDES, (same_clean, same_rainy), (clean, rainy), strict=True):
+            if kept is not None:
+                terms[f"identity_{side}"] = identity(kept, picture)
+        for side, again, picture in zip(SIDES, (clean_again, rainy_again), (clean, rainy), strict=True):
+            for name, term in _CYCLE_TERMS.items():
+                if again is not None and _wants(active, name, side):
+                    terms[f"{name}_{side}"] = term(again, picture)
+        if "restoration" in active:
+            restored, _ = derain.translate(rained.detach(), ())
+            terms["restoration_clean"] = restoration(restored, clean)
         if layers:
             contrasted = [(rainy_features, derained_features), (clean_features, rained_features)]
             if self._config.contrasts == 4:
@@ -125,13 +123,13 @@ class GeneratorSide(nn.Module):
             terms |= self._contrast(contrasted, rng)
         sums = {
             name: torch.stack([value for key, value in terms.items() if key.startswith(f"{name}_")]).sum()
-            for name in active
+            for name in active - terms.keys()
         }
         return {**sums, **terms}, Translated(derained, rained)
 
-    def _wants_cycles(self, active: Collection[str]) -> bool:
+    def _wants_cycle(self, active: Set[str], side: str) -> bool:
         four = "contrastive" in active and self._config.contrasts == 4
-        return four or any(name in active for name in _CYCLE_TERMS)
+        return four or any(_wants(active, name, side) for name in _CYCLE_TERMS)
 
     def _contrast(
         self, pairs: Sequence[tuple[list[Tensor], list[Tensor]]], rng: np.random.Generator
@@ -197,6 +195,19 @@ class CriticSide(nn.Module):
             of_real, of_fake = critic(torch.cat([real, fake])).chunk(2)
             losses[name] = adversarial.discriminator_loss(of_real, of_fake, self._kind)
         return losses
+
+
+def _wants(active: Set[str], term: str, side: str) -> bool:
+    return term in active or f"{term}_{side}" in active
+
+
+def _back(
+    translator: Translator, made: Tensor, whole: bool, layers: Sequence[int]
+) -> tuple[Tensor | None, list[Tensor]]:
+    """Translate what was made back, where that is asked for, else only look at its features."""
+    if whole:
+        return translator.translate(made, layers)
+    return None, translator.features(made, layers) if layers else []
 
 
 def _pass(

@@ -84,6 +84,7 @@ GENERATORS = {"network", "rain_network"}
         ({"cycle": 1.0}, GENERATORS),
         ({"colour": 1.0}, GENERATORS),
         ({"frequency": 1.0}, GENERATORS),
+        ({"restoration": 1.0}, {"network"}),
     ],
 )
 def test_each_term_trains_exactly_its_networks(
@@ -135,6 +136,20 @@ def test_gradients_of_each_direction_reach_exactly_its_networks(direction: str, 
     assert found == reached
 
 
+@pytest.mark.parametrize("term", ["adversarial", "identity", "cycle", "colour", "frequency"])
+def test_a_term_is_the_sum_of_its_sides(term: str) -> None:
+    config = parse_config(TINY, where="test")
+    method = Translation(config, one_device(config))
+    pictures = [torch.from_numpy(a) for a in (batch().rainy, batch().clean)]
+    names = (term, f"{term}_clean", f"{term}_rainy")
+    both, clean, rainy = (
+        method.generators(*pictures, frozenset({name}), np.random.default_rng(0))[0] for name in names
+    )
+    assert clean.keys() == {names[1]}
+    assert rainy.keys() == {names[2]}
+    torch.testing.assert_close(both[term], clean[names[1]] + rainy[names[2]])
+
+
 def test_the_discriminators_learn_from_their_own_loss_alone() -> None:
     config = parse_config(TINY, where="test")
     method = Translation(config, one_device(config))
@@ -169,6 +184,10 @@ def test_the_discriminators_learn_from_their_own_loss_alone() -> None:
         (2, {"adversarial": 1.0, "contrastive": 1.0}, 2, 2),
         (2, {"adversarial": 1.0}, 2, 0),
         (2, {"adversarial": 1.0, "cycle": 1.0}, 4, 0),
+        (2, {"adversarial": 1.0, "cycle_clean": 1.0}, 3, 0),
+        (2, {"adversarial_rainy": 1.0, "identity_clean": 1.0}, 3, 0),
+        (2, {"adversarial": 1.0, "contrastive": 1.0, "cycle_clean": 1.0}, 3, 1),
+        (2, {"adversarial": 1.0, "restoration": 1.0}, 3, 0),
     ],
 )
 def test_no_pass_is_wasted(

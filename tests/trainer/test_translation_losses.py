@@ -14,6 +14,7 @@ from trainer.losses.contrastive import patch_nce
 from trainer.losses.cycle import cycle
 from trainer.losses.frequency import frequency
 from trainer.losses.identity import identity
+from trainer.losses.restoration import restoration
 
 Array = NDArray[np.float64]
 
@@ -108,6 +109,8 @@ def test_consistencies() -> None:
     absolute = np.mean([abs(a - p) for a, p in zip(again.ravel(), picture.ravel(), strict=True)])
     assert float(cycle(tensor(again), tensor(picture))) == pytest.approx(absolute)
     assert float(identity(tensor(again), tensor(picture))) == pytest.approx(absolute)
+    squares = np.mean([(a - p) ** 2 for a, p in zip(again.ravel(), picture.ravel(), strict=True)])
+    assert float(restoration(tensor(again), tensor(picture))) == pytest.approx(squares)
     channels = sum(np.mean(np.abs(again[:, c] - picture[:, c])) for c in range(3))
     assert float(colour(tensor(again), tensor(picture))) == pytest.approx(channels)
 
@@ -142,7 +145,7 @@ def test_frequency_does_not_mind_where_things_are() -> None:
     assert float(cycle(picture.roll((2, 3), (2, 3)), picture)) > 0.5
 
 
-@pytest.mark.parametrize("loss", [cycle, identity, colour, frequency])
+@pytest.mark.parametrize("loss", [cycle, identity, colour, frequency, restoration])
 def test_equal_pictures_cost_nothing_in_any_precision(loss: object) -> None:
     picture = tensor(drawn(1, 3, 4, 4)).bfloat16()
     assert callable(loss)

@@ -13,6 +13,7 @@ from trainer.cli.export import export
 from trainer.cli.pseudo import pseudo
 from trainer.cli.recipe import recipe
 from trainer.cli.results import results
+from trainer.cli.session import pack, session
 from trainer.cli.train import train
 
 
@@ -21,7 +22,7 @@ def cli() -> None:
     """Train, evaluate and export streamderain's networks, from a checkout."""
 
 
-for _command in (train, pseudo, export, recipe, evaluate, results):
+for _command in (train, pseudo, export, recipe, pack, session, evaluate, results):
     cli.add_command(_command)
 
 

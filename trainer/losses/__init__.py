@@ -17,5 +17,10 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """Supervised losses by name: (output, target) to a scalar; distillation's target is a teacher's output."""
 
-TERMS = ("adversarial", "contrastive", "cycle", "identity", "colour", "frequency")
+TERMS = ("adversarial", "contrastive", "cycle", "identity", "colour", "frequency", "restoration")
 """Terms of DCD-GAN's objective by name; see `trainer.translation`."""
+
+SIDES = ("clean", "rainy")
+_TWO_SIDED = ("adversarial", "cycle", "identity", "colour", "frequency")
+SIDED_TERMS = tuple(f"{term}_{side}" for term in _TWO_SIDED for side in SIDES)
+"""The same of one side alone: of what should be clean (N_R; N* and N), or rainy (R_N; R* and R)."""
