@@ -17,9 +17,8 @@ import click
 
 def machine() -> dict[str, Any]:
     """Describes the processor, the cores this process may use, and the software."""
-    versions = {
-        name: importlib.metadata.version(name) for name in ("streamderain", "av", "openvino", "numpy")
-    }
+    packages = ("streamderain", "av", "openvino", "numpy", "torch")
+    versions = {name: found for name in packages if (found := _version(name)) is not None}
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -29,12 +28,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
+def spread(values: Sequence[float], *, digits: int = 3) -> dict[str, float]:
     """Median, least and most of several runs."""
     return {
-        "median": round(statistics.median(values), 3),
-        "min": round(min(values), 3),
-        "max": round(max(values), 3),
+        "median": round(statistics.median(values), digits),
+        "min": round(min(values), digits),
+        "max": round(max(values), digits),
     }
 
 
@@ -52,6 +51,14 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()
+
+
+def _version(package: str) -> str | None:
+    """None where it is not installed: not every benchmark needs every package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _commit() -> str:
