@@ -1,4 +1,4 @@
-"""The trainer on a CUDA device: what only differs there. No CI machine has one; run by hand where there is."""
+"""The trainer on a CUDA device: what only differs there. No CI has one; run by hand where there is."""
 
 from __future__ import annotations
 
