@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from streamderain.errors import ConfigError
-from streamderain.models import CARD_NAME
+from streamderain.models import CARD_NAME, read_card
 from streamderain.nets.fast import BLOCK, MULTIPLE
 from trainer.checkpoint import Part
 from trainer.config import TrainConfig, dump_toml
@@ -79,8 +79,22 @@ def _training(config: TrainConfig, parts: Sequence[Part], note: str) -> dict[str
         "batch": config.batch,
         "crop_px": data.crop_px,
         "threads": config.threads,
+        "pseudo_pairs": config.data.share_pseudo > 0.0,
     }
     return told | ({"note": note} if note else {})
+
+
+def parts_of_model(folder: Path) -> tuple[Part, ...]:
+    """The training behind a model folder, as one run's share."""
+    card = read_card(folder)
+    told = card.training
+    part = Part(
+        config=f"{card.name} {card.version}",
+        steps=told["steps"],
+        seconds=told["seconds"],
+        batch=told["batch"],
+    )
+    return (part,)
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
@@ -155,11 +169,13 @@ The weights are under {card["licence"]}. {card["attribution"]}
 
 def _training_text(training: Mapping[str, Any]) -> str:
     runs = training["steps_of_runs"]
+    pseudo = "pseudo-pairs whose rain a generator made that had learned from unpaired pictures, real rain among them, "
     lines = [
         f"- {training['steps']} steps of {training['batch']} crops of {training['crop_px']} px, "
         f"{training['seconds'] / 60:.0f} minutes by the clock on {training['threads']} CPU threads.",
-        f"- Configuration `{training['config']}`: rain drawn over rain-free clips and photographs, and a few "
-        "pairs from elsewhere. No real rain.",
+        f"- Configuration `{training['config']}`: rain drawn over rain-free clips and photographs, "
+        f"{pseudo if training.get('pseudo_pairs') else ''}and a few pairs from elsewhere. No pairs of real "
+        "rain.",
         f"- Folders: {', '.join(f'`{name}`' for name in training['data'])}.",
     ]
     if len(runs) > 1:

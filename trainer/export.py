@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamderain.errors import ConfigError
+from streamderain.models import CARD_NAME
 from streamderain.nets.export import export_core
 from streamderain.nets.fast import FastNet
 from trainer.batches import Batch
-from trainer.card import FILES, model_card, write_card
+from trainer.card import FILES, model_card, parts_of_model, write_card
 from trainer.checkpoint import Part, all_parts, checkpoint_path, read_checkpoint, save_tensors, tensors_under
 from trainer.config import TrainConfig, parse_config
 from trainer.networks import load_network
@@ -40,10 +41,10 @@ def load_trained(run: Path, *, earlier: Sequence[Path] = ()) -> Trained:
 
     Args:
         run: Run folder or checkpoint.
-        earlier: Runs or checkpoints before it that its own history does not name, oldest first.
+        earlier: Runs, checkpoints or models before it that its own history does not name, oldest first.
     """
     path = checkpoint_path(run)
-    before = [part for p in earlier for part in all_parts(read_checkpoint(checkpoint_path(p))[1])]
+    before = [part for p in earlier for part in _parts(p)]
     tensors, about = read_checkpoint(path)
     network = load_network(path)
     if not isinstance(network, FastNet):
@@ -53,7 +54,14 @@ def load_trained(run: Path, *, earlier: Sequence[Path] = ()) -> Trained:
         )
     ranges = {name: float(value) for name, value in tensors_under(tensors, "extra.").items()}
     config = parse_config(about["config"], where=str(path))
-    return Trained(network, config, (*before, *all_parts(about)), ranges or None)
+    parts = [part for part in (*before, *all_parts(about)) if part["steps"]]
+    return Trained(network, config, tuple(parts), ranges or None)
+
+
+def _parts(path: Path) -> tuple[Part, ...]:
+    if (path / CARD_NAME).is_file():
+        return parts_of_model(path)
+    return all_parts(read_checkpoint(checkpoint_path(path))[1])
 
 
 def export_model(

@@ -16,6 +16,8 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from streamderain.errors import ConfigError, StreamderainError
+from streamderain.models import CARD_NAME
+from trainer.card import parts_of_model
 from trainer.checkpoint import (
     TrainState,
     all_parts,
@@ -170,7 +172,7 @@ def _enter(
 
 
 def begin_with(state: TrainState, path: Path) -> None:
-    """Take the weights of something trained before, and remember the steps a checkpoint has behind it.
+    """Take the weights of something trained before, and remember the steps that it has behind it.
 
     Averages begin with its averages, and so do the networks they are averages of; what else has a name in
     both is taken as it is, what is not there stays fresh.
@@ -189,6 +191,7 @@ def begin_with(state: TrainState, path: Path) -> None:
         state.earlier = all_parts(about)
     else:
         tensors = {f"average.{key}": value for key, value in load_network(path).state_dict().items()}
+        state.earlier = parts_of_model(path) if (path / CARD_NAME).is_file() else ()
     sources = {"network": "average", "rain_network": "rain_average"}
     for name, module in state.modules.items():
         weights = tensors_under(tensors, f"{sources.get(name, name)}.")

@@ -24,6 +24,7 @@ from trainer.cases import Case, VideoPlan, all_cases
 from trainer.cli import cli
 from trainer.config import TrainConfig
 from trainer.evaluate import evaluate, load_clean
+from trainer.export import load_trained
 from trainer.pictures import luma_codes
 from trainer.quantise import calibration_items, float_nodes, set_input_scale
 from trainer.scores import Codes, add_luma_residual, score, table
@@ -293,6 +294,8 @@ def test_commands_train_export_and_evaluate(
     assert exported.exit_code == 0
     card = read_card(model)
     assert card.training["steps_of_runs"] == [3, 3]
+    again = load_trained(run, earlier=[model])
+    assert [(part["config"], part["steps"]) for part in again.parts] == [("dcd-lite 0.1.0", 6), ("tiny", 3)]
     assert {(found.dataset, found.precision) for found in card.scores} >= {
         ("stills", "f32"),
         ("street rain, H.264", "int8"),

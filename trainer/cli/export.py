@@ -21,7 +21,7 @@ import click
     "--earlier",
     type=click.Path(path_type=Path, exists=True),
     multiple=True,
-    help="Run or checkpoint before this one that its history does not name; oldest first, repeatable.",
+    help="Run, checkpoint or model before this one that its history does not name; oldest first, repeatable.",
 )
 @click.option("--note", default="", help="What else the card must tell of the training.")
 @click.option("--version", default="0.1.0", show_default=True, help="Version of the weights.")
