@@ -169,7 +169,7 @@ The weights are under {card["licence"]}. {card["attribution"]}
 
 def _training_text(training: Mapping[str, Any]) -> str:
     runs = training["steps_of_runs"]
-    pseudo = "pseudo-pairs whose rain a generator made that had learned from unpaired pictures, real rain among them, "
+    pseudo = "pseudo-pairs whose rain a generator made that learned from unpaired, partly real rain, "
     lines = [
         f"- {training['steps']} steps of {training['batch']} crops of {training['crop_px']} px, "
         f"{training['seconds'] / 60:.0f} minutes by the clock on {training['threads']} CPU threads.",

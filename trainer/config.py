@@ -61,7 +61,7 @@ class TranslationConfig:
         head_width: Channels of the projection heads.
         discriminator_width: Channels of the discriminators' first layer.
         discriminator_detail_px: Where above 0, discriminators see pictures less their mean over this many px,
-            an odd number; see `trainer.discriminator.detail`.
+            an odd number, beside the pictures; see `trainer.discriminator.detail`.
         discriminator_rate: The discriminators' learning rate as a multiple of the generators' (Heusel et al.,
             "GANs trained by a two time-scale update rule", NeurIPS 2017).
         initial_std: Standard deviation of the fresh weights of generators, heads and discriminators; 0 leaves

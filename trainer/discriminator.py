@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,15 +24,15 @@ class Discriminator(nn.Module):
     Args:
         channels: Channels of the pictures: 3 for RGB, 1 for luma.
         width: Channels of the first layer.
-        detail_px: Odd; where above 0, what is scored is the picture less its mean over this many px each way.
-            The paper's sees whole pictures (0).
+        detail_px: Odd; where above 0, the picture less its mean over this many px each way is looked at
+            beside it. The paper's sees pictures alone (0).
     """
 
     def __init__(self, channels: int = 3, *, width: int = 64, detail_px: int = 0) -> None:
         super().__init__()
         self._detail_px = detail_px
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, width, 4, padding=1),
+            nn.Conv2d(2 * channels if detail_px else channels, width, 4, padding=1),
             nn.LeakyReLU(0.2),
             BlurDown(width),
             *_normed(width, 2 * width),
@@ -59,7 +60,8 @@ class Discriminator(nn.Module):
                 f"the discriminator needs pictures of at least {MINIMUM_PX} px each way, not "
                 f"{picture.shape[3]}x{picture.shape[2]}"
             )
-        scores: Tensor = self.layers(detail(picture, self._detail_px) if self._detail_px else picture)
+        seen = torch.cat([picture, detail(picture, self._detail_px)], dim=1) if self._detail_px else picture
+        scores: Tensor = self.layers(seen)
         return scores
 
 
