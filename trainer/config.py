@@ -61,7 +61,8 @@ class TranslationConfig:
         head_width: Channels of the projection heads.
         discriminator_width: Channels of the discriminators' first layer.
         discriminator_detail_px: Where above 0, discriminators see pictures less their mean over this many px,
-            an odd number, beside the pictures; see `trainer.discriminator.detail`.
+            an odd number; see `trainer.discriminator.detail`.
+        discriminator_norm: "instance" or "spectral"; see `trainer.discriminator.Discriminator`.
         discriminator_rate: The discriminators' learning rate as a multiple of the generators' (Heusel et al.,
             "GANs trained by a two time-scale update rule", NeurIPS 2017).
         initial_std: Standard deviation of the fresh weights of generators, heads and discriminators; 0 leaves
@@ -76,6 +77,7 @@ class TranslationConfig:
     head_width: int = 256
     discriminator_width: int = 64
     discriminator_detail_px: int = 0
+    discriminator_norm: str = "instance"
     discriminator_rate: float = 1.0
     initial_std: float = 0.02
 
@@ -333,6 +335,8 @@ def _validate(config: TrainConfig, where: str) -> None:
         "translation.discriminator_detail_px must be 0 or odd": config.translation.discriminator_detail_px
         == 0
         or config.translation.discriminator_detail_px % 2 == 1,
+        "translation.discriminator_norm must be instance or spectral": config.translation.discriminator_norm
+        in ("instance", "spectral"),
         "translation.discriminator_rate must be above 0": config.translation.discriminator_rate > 0,
         "unpaired.faintest must lie in 0..0.9": 0.0 < config.unpaired.faintest <= 0.9,
         "int8 phases need method pairs": config.method == PAIRS or not any(p.int8 for p in config.phases),

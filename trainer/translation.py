@@ -191,7 +191,12 @@ def new_heads(network: nn.Module, config: TranslationConfig, channels: int) -> P
 
 def new_discriminator(config: TranslationConfig, channels: int) -> Discriminator:
     """A discriminator with fresh weights."""
-    return Discriminator(channels, width=config.discriminator_width, detail_px=config.discriminator_detail_px)
+    return Discriminator(
+        channels,
+        width=config.discriminator_width,
+        detail_px=config.discriminator_detail_px,
+        norm=config.discriminator_norm,
+    )
 
 
 def _add(sums: dict[str, Tensor], losses: dict[str, Tensor], parts: int) -> None:

@@ -114,13 +114,26 @@ def test_detail_is_the_picture_less_its_local_mean() -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_discriminator_may_look_at_details_beside_the_picture() -> None:
+def test_a_discriminator_of_details_does_not_see_brightness() -> None:
     torch.manual_seed(0)
     network = Discriminator(1, width=4, detail_px=5)
-    first = network.layers[0]
-    assert isinstance(first, torch.nn.Conv2d)
-    assert first.in_channels == 2
     picture = torch.rand(1, 1, 32, 32) * 0.5
-    with torch.no_grad():
-        first.weight[:, :1] = 0.0  # details alone: brightness does not matter
     torch.testing.assert_close(network(picture), network(picture + 0.3), atol=1e-3, rtol=1e-3)
+    plain = Discriminator(1, width=4)
+    assert not torch.allclose(plain(picture), plain(picture + 0.3), atol=1e-3)
+
+
+def test_a_spectral_critic_changes_its_score_no_more_than_its_picture_changes() -> None:
+    torch.manual_seed(0)
+    for norm, bounded in (("spectral", True), ("instance", False)):
+        network = Discriminator(1, width=8, norm=norm)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(5.0)  # however large its weights have grown
+        picture = torch.rand(1, 1, 48, 48) * 0.1
+        for _ in range(30):
+            network(picture)  # each forward sharpens the estimate of the gain
+        nearby = picture + 1e-2 * torch.randn_like(picture)
+        with torch.no_grad():
+            moved = float((network(picture) - network(nearby)).norm() / (picture - nearby).norm())
+        assert (moved < 1.5) == bounded, (norm, moved)
