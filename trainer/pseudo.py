@@ -40,14 +40,18 @@ _STUDIO_RANGE = 219.0
 _log = logging.getLogger(__name__)
 
 
-def load_rain(run: Path) -> Rain:
+def load_rain(run: Path, *, device: str = "cpu") -> Rain:
     """The averaged G_N2R of a run of the method translation, as a function on RGB pictures.
+
+    Args:
+        run: Run or checkpoint.
+        device: Where it computes.
 
     Raises:
         OpenError: The run cannot be read.
         ConfigError: It is a run of another method.
     """
-    network = load_network(run, which=RAIN_AVERAGE)
+    network = load_network(run, which=RAIN_AVERAGE).to(device)
     return _rgb_rain(network) if isinstance(network, Generator) else _luma_rain(network)
 
 
@@ -127,11 +131,15 @@ def open_pseudo(folder: Path, cache: Path) -> Library:
 
 
 def _rgb_rain(network: Generator) -> Rain:
+    device = next(network.parameters()).device
+
     @torch.no_grad()
     def rain(clean: Codes) -> Codes:
-        rgb = torch.from_numpy(clean.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1.0
+        rgb = torch.from_numpy(clean.astype(np.float32)).to(device).permute(2, 0, 1)[None] / 127.5 - 1.0
         whole = network(_padded(rgb, RGB_MULTIPLE))[0, :, : clean.shape[0], : clean.shape[1]]
-        codes: Codes = ((whole + 1.0) * 127.5).round().clamp(0, 255).permute(1, 2, 0).to(torch.uint8).numpy()
+        codes: Codes = (
+            ((whole + 1.0) * 127.5).round().clamp(0, 255).permute(1, 2, 0).to(torch.uint8).cpu().numpy()
+        )
         return codes
 
     return rain
@@ -139,15 +147,16 @@ def _rgb_rain(network: Generator) -> Rain:
 
 def _luma_rain(network: FastNet) -> Rain:
     rainer = PlaneRainer(network.eval())
+    device = next(network.parameters()).device
 
     @torch.no_grad()
     def rain(clean: Codes) -> Codes:
         luma = pictures.luma_codes(clean)
-        plane = torch.from_numpy(luma.astype(np.float32))[None, None] / 127.5 - 1.0
+        plane = torch.from_numpy(luma.astype(np.float32)).to(device)[None, None] / 127.5 - 1.0
         rained, _ = rainer.translate(_padded(plane, PLANE_MULTIPLE), ())
         codes = ((rained[0, 0, : luma.shape[0], : luma.shape[1]] + 1.0) * 127.5).round().clamp(0, 255)
         # In use it only adds light, as the network that takes it away only takes it away.
-        brighter = np.maximum(codes.to(torch.uint8).numpy(), luma)
+        brighter = np.maximum(codes.to(torch.uint8).cpu().numpy(), luma)
         return add_luma_residual(clean, brighter, luma)
 
     return rain

@@ -25,6 +25,7 @@ from trainer import session
 from trainer.checkpoint import read_checkpoint
 from trainer.cli import cli
 from trainer.config import dump_toml, parse_config
+from trainer.export import load_trained
 from trainer.layouts import find_pairs
 from trainer.loop import one_device, train
 from trainer.networks import RAIN_AVERAGE, load_network
@@ -232,6 +233,19 @@ def test_the_commands_pack_and_train(source: Path, tmp_path: Path) -> None:
     places = ["--out", str(tmp_path / "out"), "--scratch", str(tmp_path / "s"), "--accelerator", "cpu"]
     done = runner.invoke(cli, [*order, *places], catch_exceptions=False)
     assert "light" in done.output
+
+
+def test_the_generators_weights_are_taken_from_what_was_kept(packed: Path, tmp_path: Path) -> None:
+    run_session(plan_of(packed, tmp_path), CONFIG, one_device(CONFIG))
+    kept, folder = tmp_path / "out" / KEPT, tmp_path / "weights"
+    order = ["weights", "--run", str(kept), "--to", str(folder)]
+    done = CliRunner().invoke(cli, order, catch_exceptions=False)
+    assert "weights.safetensors: " in done.output
+    taken, before = (load_network(path).state_dict() for path in (folder, kept))
+    for name, value in before.items():
+        assert torch.equal(taken[name], value), name
+    with pytest.raises(ConfigError, match="python -m trainer weights"):
+        load_trained(kept)
 
 
 def test_only_unpaired_configurations_make_a_session(packed: Path, tmp_path: Path) -> None:

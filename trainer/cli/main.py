@@ -15,6 +15,7 @@ from trainer.cli.recipe import recipe
 from trainer.cli.results import results
 from trainer.cli.session import pack, session
 from trainer.cli.train import train
+from trainer.cli.weights import weights
 
 
 @click.group()
@@ -22,7 +23,7 @@ def cli() -> None:
     """Train, evaluate and export streamderain's networks, from a checkout."""
 
 
-for _command in (train, pseudo, export, recipe, pack, session, evaluate, results):
+for _command in (train, pseudo, export, recipe, pack, session, weights, evaluate, results):
     cli.add_command(_command)
 
 

@@ -26,9 +26,16 @@ import click
 @click.option("--to", "target", type=click.Path(path_type=Path), required=True, help="Where the pairs go.")
 @click.option("--variants", type=click.IntRange(1), default=1, show_default=True, help="Rainy versions each.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the generator's noise.")
-def pseudo(run_folder: Path, folders: tuple[Path, ...], target: Path, variants: int, seed: int) -> None:
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto.")
+def pseudo(
+    run_folder: Path, folders: tuple[Path, ...], target: Path, variants: int, seed: int, device: str
+) -> None:
     """Make pairs, and streak layers for clips, with a trained generator's rain."""
+    import torch
+
     from trainer.pseudo import load_rain, make_pseudo
 
-    made = make_pseudo(load_rain(run_folder), folders, target, variants=variants, seed=seed)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    made = make_pseudo(load_rain(run_folder, device=device), folders, target, variants=variants, seed=seed)
     click.echo(f"{made} pairs in {target}; train on them with: train --config student --pseudo {target}")

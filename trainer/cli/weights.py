@@ -1,0 +1,32 @@
+"""``weights``: the paper's generator of a run as files small enough for any repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--run",
+    "run_folder",
+    type=click.Path(path_type=Path, exists=True),
+    required=True,
+    help="Run, checkpoint, or kept.safetensors of a session.",
+)
+@click.option("--to", "folder", type=click.Path(path_type=Path), required=True, help="Where the files go.")
+def weights(run_folder: Path, folder: Path) -> None:
+    """Write the averaged generator that takes rain away, in half precision, in shards below 16 MiB."""
+    from streamderain.errors import ConfigError
+    from streamderain.nets.generator import Generator
+    from trainer.generator_weights import save_generator
+    from trainer.networks import load_network
+
+    network = load_network(run_folder)
+    if not isinstance(network, Generator):
+        raise ConfigError(
+            f"{run_folder} holds the fast network; `python -m trainer export` makes a model of it"
+        )
+    for path in save_generator(network, folder):
+        click.echo(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
