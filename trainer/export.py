@@ -49,8 +49,8 @@ def load_trained(run: Path, *, earlier: Sequence[Path] = ()) -> Trained:
     network = load_network(path)
     if not isinstance(network, FastNet):
         raise ConfigError(
-            f"{path} holds the paper's generator, and this command exports the fast network; take its weights "
-            "with `python -m trainer weights`, or make pseudo-pairs with it and train `--config student` on them"
+            f"{path} holds the paper's generator, and this command exports the fast network; take the "
+            "generator with `python -m trainer weights`, or train `--config student` on its pseudo-pairs"
         )
     ranges = {name: float(value) for name, value in tensors_under(tensors, "extra.").items()}
     config = parse_config(about["config"], where=str(path))
