@@ -160,6 +160,8 @@ def train(
 def _enter(
     run: Path, last: Path, config: TrainConfig, state: TrainState, *, resume: bool, start: Path | None
 ) -> None:
+    if resume and not last.exists():
+        raise ConfigError(f"{run} holds no checkpoint to go on from; leave out --resume to begin the run")
     if resume:
         load_checkpoint(last, state, config.as_dict())
         _log.info("resumed at step %d of %d", state.step, config.steps)

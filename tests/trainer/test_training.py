@@ -267,6 +267,12 @@ def test_a_checkpoint_of_another_configuration_is_refused(
     assert train(longer, maker, tmp_path, resume=True).step == 3
 
 
+def test_nothing_cannot_be_resumed(config: TrainConfig, maker: BatchMaker, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="leave out --resume"):
+        train(config, maker, tmp_path / "nowhere", resume=True)
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_used_folder_is_not_overwritten(config: TrainConfig, maker: BatchMaker, tmp_path: Path) -> None:
     train(config, maker, tmp_path, stop_after=1)
     with pytest.raises(ConfigError, match="--resume"):
