@@ -18,8 +18,7 @@ run: $(VENV)/.run  ## derain the bundled demo clip and say where the result is
 	$(BIN)/streamderain demo
 
 test: $(VENV)/.dev  ## the full test-suite, training tests included
-	$(BIN)/python -m pytest --ignore=tests/trainer
-	$(BIN)/python -m pytest tests/trainer
+	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev  ## formatting, lint, types and the import contracts
 	$(BIN)/ruff format --check .

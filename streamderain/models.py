@@ -182,10 +182,13 @@ def read_card(folder: Path) -> ModelCard:
             scores=tuple(_score(row) for row in table.get("scores", [])),
         )
     except FileNotFoundError as error:
-        raise ModelNotFound(f"{folder} holds no {CARD_NAME}, so it is no model folder") from error
+        raise ModelNotFound(
+            f"{folder} holds no {CARD_NAME}, so it is no model folder; give another folder, "
+            "or a name that `streamderain models list` shows"
+        ) from error
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
-            f"the model card {path} cannot be used: {error!r}; see docs/guide/models.md"
+            f"the model card {path} cannot be used: {error!r}; restore the file, or export the model again"
         ) from error
 
 

@@ -9,8 +9,14 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from streamderain.errors import StreamderainError
+
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
+
+
+class WorkerLost(StreamderainError):
+    """A process that makes batches ended before its work was done."""
 
 
 class Maker(Protocol[B_co]):
@@ -49,6 +55,7 @@ def feed(
 
     Raises:
         Exception: What the maker raised, in whichever process.
+        WorkerLost: A process that makes batches was killed; noticed within a few seconds.
     """
     parts = accumulate * ranks
     mine = range(rank * accumulate, (rank + 1) * accumulate)
@@ -63,9 +70,31 @@ def feed(
         # Its own generator: the loader draws from it, and torch's would not be where a resumed run left it.
         generator=torch.Generator(),
     )
+    made = _started(loader)
+    for step in range(first, last):
+        yield [_next(made, step) for _ in mine]
+
+
+def _started(loader: DataLoader[B]) -> Iterator[B]:
+    # The loader takes over SIGCHLD for the whole process and never gives it back; where other libraries have
+    # children and native threads that ends in a segmentation fault. It looks for dead workers by itself as well.
+    before = signal.getsignal(signal.SIGCHLD)
     made = iter(loader)
-    for _ in range(first, last):
-        yield [next(made) for _ in mine]
+    if before is not None and signal.getsignal(signal.SIGCHLD) is not before:
+        signal.signal(signal.SIGCHLD, before)
+    return made
+
+
+def _next(made: Iterator[B], step: int) -> B:
+    try:
+        return next(made)
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise WorkerLost(
+            f"a process that makes batches was killed at step {step} ({error}), most often because memory ran "
+            "out; go on with --resume, with fewer workers in the configuration"
+        ) from error
 
 
 class _Parts(Dataset[B], Generic[B]):

@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +22,7 @@ from tests.trainer.support import scene, write_clip
 from trainer import clips, pictures
 from trainer.batches import Batch, BatchMaker
 from trainer.config import TrainConfig
-from trainer.feed import feed
+from trainer.feed import WorkerLost, feed
 from trainer.layouts import find_pairs
 from trainer.sample_library import Library, open_library
 
@@ -134,6 +136,24 @@ def test_the_feed_hands_errors_over(maker: BatchMaker, monkeypatch: pytest.Monke
     monkeypatch.setattr(maker, "batch", fail)
     with pytest.raises(OpenError, match="disk gone at 4"):
         list(feed(maker, 4, 8, workers=workers))
+
+
+def test_the_feed_leaves_the_process_its_signals(maker: BatchMaker) -> None:
+    before = signal.getsignal(signal.SIGCHLD)
+    ahead = feed(maker, 0, 2, workers=1)
+    next(ahead)
+    assert signal.getsignal(signal.SIGCHLD) == before
+    ahead.close()  # type: ignore[attr-defined]
+
+
+def test_a_killed_worker_is_reported(maker: BatchMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(step: int, *, part: int = 0, parts: int = 1) -> Batch:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("not reached")
+
+    monkeypatch.setattr(maker, "batch", die)
+    with pytest.raises(WorkerLost, match="killed at step 4 .* --resume"):
+        list(feed(maker, 4, 8, workers=1))
 
 
 def test_missing_folders_and_files_are_named(tmp_path: Path) -> None:
