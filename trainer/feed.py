@@ -77,7 +77,7 @@ def feed(
 
 def _started(loader: DataLoader[B]) -> Iterator[B]:
     # The loader takes over SIGCHLD for the whole process and never gives it back; where other libraries have
-    # children and native threads that ends in a segmentation fault. It looks for dead workers by itself as well.
+    # children and native threads that ends in a segmentation fault. It also looks for dead workers by itself.
     before = signal.getsignal(signal.SIGCHLD)
     made = iter(loader)
     if before is not None and signal.getsignal(signal.SIGCHLD) is not before:
@@ -92,8 +92,8 @@ def _next(made: Iterator[B], step: int) -> B:
         if not str(error).startswith("DataLoader worker"):
             raise
         raise WorkerLost(
-            f"a process that makes batches was killed at step {step} ({error}), most often because memory ran "
-            "out; go on with --resume, with fewer workers in the configuration"
+            f"a process that makes batches was killed at step {step} ({error}), most often because "
+            "memory ran out; go on with --resume, with fewer workers in the configuration"
         ) from error
 
 

@@ -152,7 +152,7 @@ def test_a_killed_worker_is_reported(maker: BatchMaker, monkeypatch: pytest.Monk
         raise AssertionError("not reached")
 
     monkeypatch.setattr(maker, "batch", die)
-    with pytest.raises(WorkerLost, match="killed at step 4 .* --resume"):
+    with pytest.raises(WorkerLost, match=r"killed at step 4 .* --resume"):
         list(feed(maker, 4, 8, workers=1))
 
 
