@@ -16,6 +16,7 @@ from streamderain.media.targets import open_outputs
 from streamderain.options import RunOptions
 from streamderain.pipeline.pipeline import Pipeline
 from streamderain.runtime.base import Engine, SessionOptions
+from streamderain.trace import Trace
 
 SPEED_WINDOW_S = 3.0
 """The reported frames per second look this far back."""
@@ -35,16 +36,28 @@ class Job:
         options: How to read and encode, and how strongly to derain.
         engine: Open; sessions are made on it.
         reason: Why this engine was chosen, for the report.
+        slots: Frames in flight in each session beyond the look-ahead; 0 lets the engine choose.
+        trace: Receives how long every frame takes in each step.
     """
 
     def __init__(
-        self, spec: SourceSpec, targets: list[str], *, options: RunOptions, engine: Engine, reason: str
+        self,
+        spec: SourceSpec,
+        targets: list[str],
+        *,
+        options: RunOptions,
+        engine: Engine,
+        reason: str,
+        slots: int = 0,
+        trace: Trace | None = None,
     ) -> None:
         self._spec = spec
         self._targets = tuple(targets)
         self._options = options
         self._engine = engine
         self._reason = reason
+        self._slots = slots
+        self._trace = trace
         self._recent: deque[tuple[float, int]] = deque()
 
     def run(self, tell: Observer, stop: threading.Event) -> Complete:
@@ -73,7 +86,9 @@ class Job:
 
     def _prepare(self, source: FrameFile, cleanup: ExitStack) -> tuple[Pipeline, list[str]]:
         """Opens sessions and outputs, which are closed again should anything fail."""
-        options = SessionOptions(strength=self._options.engine.strength)
+        options = SessionOptions(
+            depth=self._slots, strength=self._options.engine.strength, trace=self._trace
+        )
         sessions = []
         for stream in source.streams:
             sessions.append(self._engine.session(stream.geometry, options))
@@ -82,7 +97,7 @@ class Job:
         for output in outputs:
             for outlet in output.outlets:
                 cleanup.callback(outlet.abort)
-        return Pipeline(source, sessions, outputs), [*source.warnings, *warnings]
+        return Pipeline(source, sessions, outputs, trace=self._trace), [*source.warnings, *warnings]
 
     def _ticker(
         self, pipeline: Pipeline, total: int | None, tell: Observer, stop: threading.Event

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from time import perf_counter
 
 import av
 import numpy as np
@@ -14,6 +15,7 @@ from streamderain.frame import Frame, Planes
 from streamderain.media.codecs import EncoderSettings, open_encoder
 from streamderain.media.pixels import component_planes
 from streamderain.media.turning import Turner
+from streamderain.trace import Trace
 
 
 class VideoEncoder:
@@ -26,6 +28,9 @@ class VideoEncoder:
         settings: What it was opened with.
         follow_size: Open a new encoder where the size of the frames changes (images) instead of refusing.
         name: What is encoded, for messages.
+
+    Attributes:
+        trace: Receives how long it takes to write planes back; may be set before the first frame.
     """
 
     def __init__(
@@ -34,6 +39,7 @@ class VideoEncoder:
         self.stream = stream
         self.settings = settings
         self.listeners: list[Callable[[int], None]] = []
+        self.trace: Trace | None = None
         self._name = name
         self._follow_size = follow_size
         self._reformatter = VideoReformatter()
@@ -56,8 +62,11 @@ class VideoEncoder:
         """
         picture: av.VideoFrame = frame.picture
         if planes is not None:
+            started = perf_counter()
             picture.make_writable()
             write_planes(picture, planes)
+            if self.trace is not None:
+                self.trace.add("write-back", perf_counter() - started)
         pts = self._place(frame)
         for listener in self.listeners:
             listener(pts)

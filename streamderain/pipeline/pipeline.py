@@ -19,6 +19,7 @@ from streamderain.frame import Frame, Planes
 from streamderain.pipeline.cuts import CutDetector
 from streamderain.pipeline.protocols import FrameSource, Output, Packet
 from streamderain.runtime.base import EndOfSession, Session
+from streamderain.trace import Trace
 
 TICK_S = 0.1
 """How often the caller's ``tick`` runs."""
@@ -59,9 +60,17 @@ class Pipeline:
         source: Yields frames and copied packets.
         sessions: One per video stream, in order of position. The pipeline closes them.
         outputs: Where results go; every output has one encoder per stream.
+        trace: Receives how long every frame takes in each step; sessions have their own, best the same.
     """
 
-    def __init__(self, source: FrameSource, sessions: Sequence[Session], outputs: Sequence[Output]) -> None:
+    def __init__(
+        self,
+        source: FrameSource,
+        sessions: Sequence[Session],
+        outputs: Sequence[Output],
+        *,
+        trace: Trace | None = None,
+    ) -> None:
         self.counters = Counters(
             written=[0 for _ in sessions],
             writers=[StageClock() for _ in sessions],
@@ -69,6 +78,10 @@ class Pipeline:
         self._source = source
         self._sessions = sessions
         self._outputs = outputs
+        self._trace = trace
+        for output in outputs:
+            for encoder in output.encoders:
+                encoder.trace = trace
         self._cuts = [CutDetector(stream.geometry) for stream in source.streams]
         self._stop = threading.Event()
         self._ended = False
@@ -170,14 +183,15 @@ class Pipeline:
         clock = self.counters.read
         frames = self._source.frames(self._copy)
         try:
-            for frame in self._timed(frames, clock):
+            for frame in self._timed(frames):
                 if self._stop.is_set():
                     break
                 if frame.emit:
                     self.counters.frames_in += 1
                 cut = self._cuts[frame.stream].is_cut(frame.planes[0]) or frame.cut
                 started = perf_counter()
-                self._sessions[frame.stream].push(frame.planes, frame, cut=cut, emit=frame.emit)
+                token = (frame, started)
+                self._sessions[frame.stream].push(frame.planes, token, cut=cut, emit=frame.emit)
                 clock.waiting_s += perf_counter() - started
         finally:
             close = getattr(frames, "close", None)
@@ -186,8 +200,7 @@ class Pipeline:
         for session in self._sessions:
             session.flush()
 
-    @staticmethod
-    def _timed(frames: Iterator[Frame], clock: StageClock) -> Iterator[Frame]:
+    def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         """Yields frames, counting the time it takes to get them; wraps untyped errors with their place."""
         index, pts = None, None
         while True:
@@ -200,7 +213,10 @@ class Pipeline:
                 raise
             except Exception as error:
                 raise StageFailed("read", frame_index=index, pts=pts, reason=repr(error)) from error
-            clock.busy_s += perf_counter() - started
+            took_s = perf_counter() - started
+            self.counters.read.busy_s += took_s
+            if self._trace is not None and frame.emit:
+                self._trace.add("decode", took_s)
             index, pts = frame.index, frame.pts
             yield frame
 
@@ -220,11 +236,15 @@ class Pipeline:
             except EndOfSession:
                 break
             assert popped is not None, "pop without a time limit returned nothing"
-            frame, planes = popped
+            (frame, decoded), planes = popped
             ready = perf_counter()
             clock.waiting_s += ready - started
             self._encode(position, frame, planes)
-            clock.busy_s += perf_counter() - ready
+            done = perf_counter()
+            clock.busy_s += done - ready
+            if self._trace is not None:
+                self._trace.add("write", done - ready)
+                self._trace.add("frame", done - decoded)
             self.counters.written[position] += 1
             if self.counters.first_frame_s is None:
                 self.counters.first_frame_s = perf_counter() - self.counters.started

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import perf_counter
 from types import TracebackType
@@ -21,6 +22,7 @@ from streamderain.errors import EngineError, InferenceError
 from streamderain.frame import Geometry, Planes
 from streamderain.models import ModelCard
 from streamderain.runtime.window import Job, Window
+from streamderain.trace import Trace
 
 Token = Any
 """Whatever the caller wants back with the result."""
@@ -38,11 +40,13 @@ class SessionOptions:
         depth: Frames in flight beyond the model's look-ahead; 0 lets the engine choose.
         causal: True never waits for later frames: their place is a copy of the current one, marked invalid.
         strength: How much of the found rain is taken away, 0..1.
+        trace: Receives how long copies and the network take, in seconds of each emitted frame.
     """
 
     depth: int = 0
     causal: bool = False
     strength: float = 1.0
+    trace: Trace | None = None
 
 
 class Closable(ABC):
@@ -156,6 +160,7 @@ class WindowedSession(Session):
         self.model = model
         self.geometry = geometry
         self.strength = options.strength
+        self._trace = options.trace
         self._window: Window[Any] = Window(model.before, model.after, causal=options.causal)
         self._workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="derain")
@@ -177,8 +182,15 @@ class WindowedSession(Session):
         """Whether two copied frames are equal, so that one says nothing new about the other."""
 
     @abstractmethod
-    def _infer(self, job: Job[Any]) -> Planes:
-        """Computes one frame. Runs on a worker thread; raises EngineError only."""
+    def _inferred(self, job: Job[Any]) -> AbstractContextManager[Any]:
+        """Computes one frame; what it gives is copied out before the context ends.
+
+        Runs on a worker thread and ends only when the device is done.
+        """
+
+    @abstractmethod
+    def _copy_out(self, result: Any) -> Planes:
+        """Copies a computed frame out of the session's memory."""
 
     def push(self, planes: Planes, token: Token, *, cut: bool = False, emit: bool = True) -> None:
         """See :meth:`Session.push`."""
@@ -188,7 +200,10 @@ class WindowedSession(Session):
                 self._changed.wait()
             if self._ended or self._aborted:
                 raise EndOfSession
+        started = perf_counter()
         copied = self._copy_in(planes)
+        if self._trace is not None and emit:
+            self._trace.add("copy-in", perf_counter() - started)
         with self._changed:
             if self._aborted:
                 raise EndOfSession
@@ -264,7 +279,13 @@ class WindowedSession(Session):
     def _work(self, job: Job[Any]) -> Planes:
         started = perf_counter()
         try:
-            return self._infer(job)
+            with self._inferred(job) as result:
+                computed = perf_counter()
+                planes = self._copy_out(result)
+                if self._trace is not None:
+                    self._trace.add("network", computed - started)
+                    self._trace.add("copy-out", perf_counter() - computed)
+            return planes
         except EngineError:
             raise
         except Exception as error:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -85,10 +87,14 @@ class _IdentitySession(WindowedSession):
     def _same(self, one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:
         return same_planes(one, other)
 
-    def _infer(self, job: Job[tuple[Plane, ...]]) -> Planes:
+    @contextmanager
+    def _inferred(self, job: Job[tuple[Plane, ...]]) -> Iterator[Planes]:
         number = next(self._numbers)
         if self._delay_s:
             time.sleep(self._delay_s)
         if number == self._fail_at:
             raise InferenceError(f"the identity engine was told to fail at frame {number}")
-        return job.frames[self.model.before]
+        yield job.frames[self.model.before]
+
+    def _copy_out(self, result: Planes) -> Planes:
+        return result

@@ -94,7 +94,7 @@ class LumaSession(WindowedSession, ABC):
     def _same(self, one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:
         return same_planes(one, other)
 
-    def _copy_out(self, blocks: Sequence[Plane]) -> Planes:
+    def _copy_out(self, result: Sequence[Plane]) -> Planes:
         """Turns the derained components, (rows, columns, block * block) codes, back into planes."""
         return tuple(
             from_blocks(
@@ -104,5 +104,5 @@ class LumaSession(WindowedSession, ABC):
                 height=self.geometry.height,
                 shift=self.geometry.shift,
             )
-            for component in blocks
+            for component in result
         )

@@ -8,7 +8,8 @@ threads that never wait for each other within a frame share the cores well with 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from queue import SimpleQueue
 from typing import Any
@@ -18,7 +19,7 @@ import openvino as ov
 import openvino.opset13 as ops
 
 from streamderain.errors import DeviceMemoryError, EngineUnavailable, ModelError, PlanBuildError
-from streamderain.frame import Geometry, Plane, Planes
+from streamderain.frame import Geometry, Plane
 from streamderain.models import ModelCard
 from streamderain.runtime.base import Engine, Session, SessionOptions
 from streamderain.runtime.blocks import padded
@@ -148,7 +149,8 @@ class _OpenVinoSession(LumaSession):
         count = component_count(self.geometry)
         return tuple(tuple(_input_name(name, c) for c in range(count)) for name in window_names(self.model))
 
-    def _infer(self, job: Job[tuple[Plane, ...]]) -> Planes:
+    @contextmanager
+    def _inferred(self, job: Job[tuple[Plane, ...]]) -> Iterator[list[Plane]]:
         request = self._requests.get()
         try:
             for names, planes in zip(self._inputs, job.frames, strict=True):
@@ -156,9 +158,7 @@ class _OpenVinoSession(LumaSession):
                     request.set_tensor(name, ov.Tensor(plane[None], shared_memory=True))
             request.set_tensor("validity", ov.Tensor(np.array([job.validity], np.float32)))
             request.infer()
-            return self._copy_out(
-                [request.get_output_tensor(c).data[0] for c in range(component_count(self.geometry))]
-            )
+            yield [request.get_output_tensor(c).data[0] for c in range(component_count(self.geometry))]
         finally:
             self._requests.put(request)
 

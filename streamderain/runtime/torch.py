@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
 from streamderain.errors import DeviceMemoryError, EngineUnavailable, PlanBuildError
-from streamderain.frame import Geometry, Plane, Planes
+from streamderain.frame import Geometry, Plane
 from streamderain.models import ModelCard
 from streamderain.nets.families import load_core
 from streamderain.runtime.base import Engine, Session, SessionOptions
@@ -125,7 +127,8 @@ class _TorchSession(LumaSession):
         self._device = device
         self._autocast = precision == "bf16"
 
-    def _infer(self, job: Job[tuple[Plane, ...]]) -> Planes:
+    @contextmanager
+    def _inferred(self, job: Job[tuple[Plane, ...]]) -> Iterator[list[Plane]]:
         codes = np.stack([np.stack(frame) for frame in job.frames]).astype(np.float32)
         try:
             result = self._derain(torch.from_numpy(codes), torch.tensor([job.validity]))
@@ -134,7 +137,7 @@ class _TorchSession(LumaSession):
                 f"frames of {self.geometry.width}x{self.geometry.height} do not fit into the memory of "
                 f"{self._device}; scale the video down first, or use --device cpu"
             ) from error
-        return self._copy_out(list(result.astype(self.geometry.dtype)))
+        yield list(result.astype(self.geometry.dtype))
 
     @torch.inference_mode()
     def _derain(self, codes: torch.Tensor, validity: torch.Tensor) -> Any:
