@@ -17,8 +17,8 @@ from streamderain.media.folder import find_sources, open_spec
 from streamderain.media.picture import rgb_array
 from streamderain.models import load_model
 from streamderain.options import EngineOptions, RunOptions
-from streamderain.pipeline.cuts import CutDetector
-from streamderain.runtime.base import Closable, EndOfSession, Engine, SessionOptions
+from streamderain.pipeline.inline import InlineSession
+from streamderain.runtime.base import Closable
 from streamderain.runtime.registry import open_engine
 
 Image = NDArray[Any]
@@ -83,7 +83,7 @@ class Derainer(Closable):
         if first is None:
             return
         geometry = _geometry(first)
-        with _Lane(self._engine, geometry, self._options.strength) as lane:
+        with InlineSession(self._engine, geometry, self._options.strength) as lane:
             for image in self._checked(first, frames, geometry):
                 yield from (_image(planes) for _, planes in lane.push(_planes(image), None))
             yield from (_image(planes) for _, planes in lane.drain())
@@ -146,7 +146,7 @@ def frames(source: str | Path, options: RunOptions | None = None) -> Iterator[De
             open_engine(options.engine.engine, model=model, options=options.engine)
         )
         lanes = [
-            cleanup.enter_context(_Lane(engine, stream.geometry, options.engine.strength))
+            cleanup.enter_context(InlineSession(engine, stream.geometry, options.engine.strength))
             for stream in opened.streams
         ]
         for frame in opened.frames(lambda packet: None):
@@ -154,41 +154,6 @@ def frames(source: str | Path, options: RunOptions | None = None) -> Iterator[De
             yield from (_derained(token, planes) for token, planes in popped)
         for lane in lanes:
             yield from (_derained(token, planes) for token, planes in lane.drain())
-
-
-IN_FLIGHT = 3
-"""Frames pushed before the first one is popped: one of look-ahead, two to keep the engine busy."""
-
-
-class _Lane(Closable):
-    """One session driven from one thread: pushes until enough are in flight, then pops one per push."""
-
-    def __init__(self, engine: Engine, geometry: Geometry, strength: float) -> None:
-        self._session = engine.session(geometry, SessionOptions(depth=IN_FLIGHT, strength=strength))
-        self._cuts = CutDetector(geometry)
-        self._in_flight = 0
-
-    def close(self) -> None:
-        """Closes the session."""
-        self._session.close()
-
-    def push(self, planes: Planes, token: Any, *, cut: bool = False, emit: bool = True) -> Iterator[Any]:
-        """Gives a frame; yields at most one (token, planes)."""
-        cut = self._cuts.is_cut(planes[0]) or cut
-        self._session.push(planes, token, cut=cut, emit=emit)
-        self._in_flight += emit
-        if self._in_flight == IN_FLIGHT:
-            self._in_flight -= 1
-            yield self._session.pop()
-
-    def drain(self) -> Iterator[Any]:
-        """Yields what is left."""
-        self._session.flush()
-        while True:
-            try:
-                yield self._session.pop()
-            except EndOfSession:
-                return
 
 
 def _geometry(image: Image) -> Geometry:

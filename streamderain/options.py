@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 from streamderain.errors import ConfigError
 
@@ -64,6 +66,11 @@ class EncodeOptions:
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise ConfigError(f"crf must lie in 0..63, not {self.crf}")
         object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Options travel to other processes, and pickle knows no read-only mappings.
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return partial(EncodeOptions, **{**values, "extra": dict(self.extra)}), ()
 
 
 @dataclass(frozen=True, slots=True)

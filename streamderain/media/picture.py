@@ -1,7 +1,8 @@
-"""Single pictures: a derained frame as an RGB array, and an RGB array as an image file."""
+"""Single pictures: a decoded or derained frame as an RGB array, and an RGB array as an image file."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,19 @@ from streamderain.frame import Planes
 from streamderain.media.encoder import write_planes
 
 
-def rgb_array(picture: Any, planes: Planes) -> NDArray[np.uint8]:
-    """Writes derained planes into a decoder's frame and converts it to RGB.
+def rgb_array(picture: Any, planes: Planes | None = None) -> NDArray[np.uint8]:
+    """Converts a decoder's frame to RGB, after writing derained planes into it where there are any.
 
     Args:
-        picture: An ``av.VideoFrame``; becomes writable and is written to.
-        planes: Its first colour components, derained.
+        picture: An ``av.VideoFrame``; becomes writable and is written to, unless there are no planes.
+        planes: Its first colour components, derained; None takes it as it is.
 
     Returns:
         (height, width, 3) uint8, full range.
     """
-    picture.make_writable()
-    write_planes(picture, planes)
+    if planes is not None:
+        picture.make_writable()
+        write_planes(picture, planes)
     array: NDArray[np.uint8] = picture.to_ndarray(format="rgb24")
     return np.ascontiguousarray(array)
 
@@ -51,3 +53,29 @@ def save_picture(path: Path, image: NDArray[np.uint8]) -> None:
         raise EncodeError(
             f"the picture {path} cannot be written: {error}; check the folder and its free space"
         ) from error
+
+
+def jpeg_bytes(image: NDArray[np.uint8]) -> bytes:
+    """Encodes an RGB picture as a JPEG of high quality, for pages.
+
+    Args:
+        image: (height, width, 3) uint8, full range.
+
+    Raises:
+        EncodeError: It cannot be encoded.
+    """
+    data = io.BytesIO()
+    try:
+        with av.open(data, "w", format="mjpeg") as container:
+            stream = container.add_stream("mjpeg", rate=1, options={"q:v": "2", "huffman": "optimal"})
+            stream.height, stream.width = image.shape[:2]
+            stream.pix_fmt = "yuvj444p"
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            # JFIF is BT.601 of full range.
+            container.mux(
+                stream.encode(frame.reformat(format="yuvj444p", dst_colorspace=5, dst_color_range=2))
+            )
+            container.mux(stream.encode(None))
+        return data.getvalue()
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise EncodeError(f"a picture of shape {image.shape} cannot be encoded: {error}") from error

@@ -1,0 +1,134 @@
+"""Work in a process of its own: memory that is its own, and crashes that are reported, not suffered."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from streamderain.errors import EngineError, PipelineError, StreamderainError
+
+T = TypeVar("T")
+
+_PATIENCE_S = 5.0
+
+
+class Crashed(EngineError):
+    """The process ended without a word, mostly in native code.
+
+    Attributes:
+        how: The signal that ended it, or its exit code, for people.
+    """
+
+    def __init__(self, how: str, *, doing: str) -> None:
+        self.how = how
+        super().__init__(
+            f"the process that {doing} ended by {how}: native code crashed, or memory ran out; "
+            "`streamderain doctor` tries each engine on its own, --engine chooses another"
+        )
+
+
+class Isolated(Generic[T]):
+    """Runs a generator in a process of its own, a step each time the next value is asked for.
+
+    Args:
+        work: A function of a module that yields; it, its arguments and its values are pickled.
+        arguments: What it is called with.
+        doing: What it does, for the message of a crash: "measured openvino".
+
+    Raises:
+        Crashed: From ``next``, when the process is gone.
+        StreamderainError: From ``next``, what the work raised.
+    """
+
+    def __init__(self, work: Callable[..., Iterator[T]], *arguments: Any, doing: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        self._doing = doing
+        self._process = context.Process(target=_serve, args=(there, work, arguments), daemon=True)
+        self._process.start()
+        there.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        try:
+            self._here.send(True)
+            kind, value = self._here.recv()
+        except (EOFError, OSError) as error:
+            raise Crashed(self._ended(), doing=self._doing) from error
+        if kind == "end":
+            raise StopIteration
+        if kind == "error":
+            raise value
+        result: T = value
+        return result
+
+    def close(self) -> None:
+        """Ends the process. Idempotent."""
+        self._here.close()
+        self._process.join(_PATIENCE_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def _ended(self) -> str:
+        self._process.join(_PATIENCE_S)
+        code = self._process.exitcode
+        if code is not None and code < 0:
+            return signal.Signals(-code).name
+        return f"exit code {code}"
+
+
+def isolated(work: Callable[..., Iterator[T]], *arguments: Any, doing: str) -> T:
+    """The first value of ``work``, computed in a process of its own; see :class:`Isolated`."""
+    with Isolated(work, *arguments, doing=doing) as process:
+        return next(process)
+
+
+def _serve(connection: Connection, work: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]) -> None:
+    # Ctrl-C reaches every process of the terminal; whoever asked ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    values = work(*arguments)
+    try:
+        while connection.recv():
+            connection.send(_step(values))
+    except (EOFError, OSError):
+        pass  # nobody asks any more
+    finally:
+        close = getattr(values, "close", None)
+        if close is not None:
+            close()
+
+
+def _step(values: Iterator[Any]) -> tuple[str, Any]:
+    try:
+        return "value", next(values)
+    except StopIteration:
+        return "end", None
+    except StreamderainError as error:
+        return "error", _portable(error)
+    except Exception as error:
+        return "error", PipelineError(f"a measurement failed: {error!r}; please report it")
+
+
+def _portable(error: StreamderainError) -> StreamderainError:
+    """The error as one that can be pickled: classes with arguments of their own become their parents."""
+    kind = next(
+        cls
+        for cls in type(error).__mro__
+        if issubclass(cls, StreamderainError) and "__init__" not in vars(cls)
+    )
+    return kind(str(error))

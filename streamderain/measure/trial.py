@@ -1,0 +1,330 @@
+"""One setup measured: the whole way of frames from file to file, and each stage alone.
+
+Trials run in processes of their own (`isolated`), which stay while their repeats take turns with those of
+other setups: what is compared meets the same weather on a shared machine. Stages have another process than
+the whole way, whose memory would otherwise hold their frames.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from streamderain.events import Complete
+from streamderain.frame import Frame
+from streamderain.job import Job
+from streamderain.measure.gpu import GpuUse
+from streamderain.measure.usage import Usage
+from streamderain.media.folder import SourceSpec, find_sources, open_spec
+from streamderain.media.targets import open_outputs
+from streamderain.models import load_model
+from streamderain.options import ReadOptions, RunOptions
+from streamderain.runtime.base import EndOfSession, Engine, SessionOptions
+from streamderain.runtime.registry import choose_engine, open_engine
+from streamderain.trace import Trace
+
+STAGES = ("decode", "copy", "network", "write-back", "encode")
+
+_KEPT_BYTES = 256 * 2**20
+"""Decoded frames that a stage alone works on; more would be memory that no real run needs."""
+
+TARGET_NAME = "bench.mkv"
+"""Matroska takes every codec."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What is measured.
+
+    Attributes:
+        label: What tells it from others, for people.
+        source: A source of one file.
+        options: How it is read, derained and encoded.
+        slots: Frames in flight beyond the look-ahead; 0 lets the engine choose.
+    """
+
+    label: str
+    source: str
+    options: RunOptions
+    slots: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a setup turned out to be.
+
+    Attributes:
+        engine: Its name.
+        engine_reason: Why it was chosen.
+        device: What it runs on.
+        precision: What it computes in.
+        model: Name of the model.
+        model_version: Its version.
+        model_sha256: Checksum of its weights.
+        width: Of the frames, px.
+        height: Of the frames, px.
+        pix_fmt: Pixel format, as FFmpeg calls it.
+        codec: Decoder, as FFmpeg calls it.
+        rate_fps: The source's frames per second; None for stills.
+        engine_opens_s: How long engine and session take to open.
+    """
+
+    engine: str
+    engine_reason: str
+    device: str
+    precision: str
+    model: str
+    model_version: str
+    model_sha256: str
+    width: int
+    height: int
+    pix_fmt: str
+    codec: str
+    rate_fps: float | None
+    engine_opens_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Of the frames' durations, in milliseconds."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageCost:
+    """One stage with the machine to itself.
+
+    Attributes:
+        fps: Frames per second.
+        cpu_ms: Processor time of a frame.
+        latency: How long one frame is in the stage's hands; stages work on several frames at a time.
+    """
+
+    fps: float
+    cpu_ms: float
+    latency: Percentiles
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """One measurement.
+
+    Attributes:
+        frames: Frames that went the whole way.
+        fps: Of the whole run, from opening the source to the finished file.
+        latency: From a frame's decoding to its encoding, the encoder's own delay left out.
+        cpu_cores: Processor time over wall time: how many cores were busy.
+        cpu_ms: Processor time of a frame.
+        peak_memory_bytes: Of the process.
+        gpu: What each GPU did, all processes together.
+    """
+
+    frames: int
+    fps: float
+    latency: Percentiles
+    cpu_cores: float
+    cpu_ms: float
+    peak_memory_bytes: int
+    gpu: list[GpuUse] = field(default_factory=list)
+
+
+def whole_trial(setup: Setup) -> Iterator[Opened | Repeat]:
+    """Opens a setup and measures the whole way once for every value that is asked for.
+
+    Args:
+        setup: What is measured.
+
+    Yields:
+        What was opened; then measurements without end. The first one is the warm-up.
+
+    Raises:
+        StreamderainError: The source, model, engine or encoder cannot be used.
+    """
+    began = time.perf_counter()
+    with _ready(setup) as (spec, engine, target):
+        _, reason = choose_engine(setup.options.engine.engine)
+        yield _opened(spec, setup.options.read, engine, reason, began)
+        while True:
+            yield _whole(spec, target, engine, setup, reason)
+
+
+def stage_trial(setup: Setup) -> Iterator[dict[str, StageCost]]:
+    """Opens a setup and measures each of `STAGES` alone, once for every value that is asked for.
+
+    See `whole_trial`.
+    """
+    with _ready(setup) as (spec, engine, target):
+        while True:
+            frames, costs = _decoded(spec, setup.options.read)
+            costs |= _computed(frames, spec, engine, setup)
+            yield costs | _encoded(frames, spec, target, setup)
+
+
+@contextmanager
+def _ready(setup: Setup) -> Iterator[tuple[SourceSpec, Engine, Path]]:
+    """Yields the source, the open engine, and a place for the result."""
+    options = setup.options
+    spec = find_sources(setup.source, options.read)[0]
+    model = load_model(options.engine.model)
+    with (
+        open_engine(options.engine.engine, model=model, options=options.engine) as engine,
+        tempfile.TemporaryDirectory(prefix="streamderain-bench-") as folder,
+    ):
+        yield spec, engine, Path(folder) / TARGET_NAME
+
+
+def percentiles(seconds: Sequence[float]) -> Percentiles:
+    """Of durations in seconds.
+
+    Raises:
+        ValueError: No durations.
+    """
+    if not len(seconds):
+        raise ValueError("no durations")
+    p50, p95, p99 = (float(value) * 1000 for value in np.percentile(seconds, (50, 95, 99)))
+    return Percentiles(p50, p95, p99)
+
+
+def _opened(spec: SourceSpec, read: ReadOptions, engine: Engine, reason: str, began: float) -> Opened:
+    source = open_spec(spec, read)
+    try:
+        stream = source.streams[0]
+        engine.session(stream.geometry).close()
+        return Opened(
+            engine=engine.name,
+            engine_reason=reason,
+            device=engine.device,
+            precision=engine.precision,
+            model=engine.model.name,
+            model_version=engine.model.version,
+            model_sha256=engine.model.sha256,
+            width=stream.geometry.width,
+            height=stream.geometry.height,
+            pix_fmt=stream.pix_fmt,
+            codec=stream.codec,
+            rate_fps=None if stream.rate_fps is None else float(stream.rate_fps),
+            engine_opens_s=time.perf_counter() - began,
+        )
+    finally:
+        source.close()
+
+
+def _whole(spec: SourceSpec, target: Path, engine: Engine, setup: Setup, reason: str) -> Repeat:
+    """The whole way, as `run` does it."""
+    trace = Trace()
+    job = Job(
+        spec,
+        [str(target)],
+        options=setup.options,
+        engine=engine,
+        reason=reason,
+        slots=setup.slots,
+        trace=trace,
+    )
+    with Usage() as usage:
+        done: Complete = job.run(lambda event: None, threading.Event())
+    target.unlink()
+    return Repeat(
+        frames=done.frames_out,
+        fps=done.frames_out / usage.wall_s,
+        latency=percentiles(trace.seconds["frame"]),
+        cpu_cores=usage.cpu_s / usage.wall_s,
+        cpu_ms=1000 * usage.cpu_s / done.frames_out,
+        peak_memory_bytes=usage.peak_memory_bytes,
+        gpu=usage.gpu,
+    )
+
+
+def _decoded(spec: SourceSpec, read: ReadOptions) -> tuple[list[Frame], dict[str, StageCost]]:
+    source = open_spec(spec, read)
+    kept: list[Frame] = []
+    seconds: list[float] = []
+    room = _KEPT_BYTES
+    try:
+        with Usage() as usage:
+            asked = time.perf_counter()
+            for frame in source.frames(lambda packet: None):
+                seconds.append(time.perf_counter() - asked)
+                if frame.stream == 0 and frame.emit and room > 0:
+                    kept.append(frame)
+                    room -= sum(plane.nbytes for plane in frame.planes)
+                asked = time.perf_counter()
+    finally:
+        source.close()
+    return kept, {"decode": _cost(seconds, usage)}
+
+
+def _computed(frames: list[Frame], spec: SourceSpec, engine: Engine, setup: Setup) -> dict[str, StageCost]:
+    """Copies to and from the session, and the network, which computes several frames at a time."""
+    trace = Trace()
+    source = open_spec(spec, setup.options.read)
+    geometry = source.streams[0].geometry
+    source.close()
+    options = SessionOptions(depth=setup.slots, strength=setup.options.engine.strength, trace=trace)
+    with engine.session(geometry, options) as session:
+
+        def feed() -> None:
+            for frame in frames:
+                session.push(frame.planes, None, cut=frame.cut)
+            session.flush()
+
+        with Usage() as usage:
+            feeder = threading.Thread(target=feed)
+            feeder.start()
+            try:
+                while session.pop() is not None:
+                    pass
+            except EndOfSession:
+                feeder.join()
+    copies = [sum(pair) for pair in zip(trace.seconds["copy-in"], trace.seconds["copy-out"], strict=True)]
+    copy_ms = 1000 * sum(copies) / len(copies)
+    network_ms = max(0.0, 1000 * usage.cpu_s / len(frames) - copy_ms)
+    return {
+        "copy": StageCost(1000 / copy_ms, copy_ms, percentiles(copies)),
+        "network": StageCost(len(frames) / usage.wall_s, network_ms, percentiles(trace.seconds["network"])),
+    }
+
+
+def _encoded(frames: list[Frame], spec: SourceSpec, target: Path, setup: Setup) -> dict[str, StageCost]:
+    """Writing planes back, and the encoder with its container. The frames are used up."""
+    source = open_spec(spec, setup.options.read)
+    trace, seconds = Trace(), []
+    try:
+        (output, *_), _ = open_outputs(source, [str(target)], setup.options.encode)
+        encoder, outlet = output.encoders[0], output.outlets[0]
+        encoder.trace = trace
+        count = 3 if source.streams[0].geometry.is_rgb else 1
+        derained = [(frame, tuple(plane.copy() for plane in frame.planes[:count])) for frame in frames]
+        with Usage() as usage:
+            for frame, planes in derained:
+                began = time.perf_counter()
+                outlet.mux(encoder.encode(frame, planes))
+                seconds.append(time.perf_counter() - began)
+            outlet.mux(encoder.flush())
+        outlet.abort()
+    finally:
+        source.close()
+    back = trace.seconds["write-back"]
+    back_ms = 1000 * sum(back) / len(back)
+    encode = [whole - part for whole, part in zip(seconds, back, strict=True)]
+    fps = len(frames) / (usage.wall_s - sum(back))
+    cpu_ms = max(0.0, 1000 * usage.cpu_s / len(frames) - back_ms)
+    return {
+        "write-back": StageCost(1000 / back_ms, back_ms, percentiles(back)),
+        "encode": StageCost(fps, cpu_ms, percentiles(encode)),
+    }
+
+
+def _cost(seconds: list[float], usage: Usage) -> StageCost:
+    count = len(seconds)
+    return StageCost(count / usage.wall_s, 1000 * usage.cpu_s / count, percentiles(seconds))

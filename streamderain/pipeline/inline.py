@@ -1,0 +1,44 @@
+"""One session driven from one thread, for callers that want their frames one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from streamderain.frame import Geometry, Planes
+from streamderain.pipeline.cuts import CutDetector
+from streamderain.runtime.base import Closable, EndOfSession, Engine, SessionOptions
+
+IN_FLIGHT = 3
+"""Frames pushed before the first one is popped: one of look-ahead, two to keep the engine busy."""
+
+
+class InlineSession(Closable):
+    """One session driven from one thread: pushes until enough are in flight, then pops one per push."""
+
+    def __init__(self, engine: Engine, geometry: Geometry, strength: float) -> None:
+        self._session = engine.session(geometry, SessionOptions(depth=IN_FLIGHT, strength=strength))
+        self._cuts = CutDetector(geometry)
+        self._in_flight = 0
+
+    def close(self) -> None:
+        """Closes the session."""
+        self._session.close()
+
+    def push(self, planes: Planes, token: Any, *, cut: bool = False, emit: bool = True) -> Iterator[Any]:
+        """Gives a frame; yields at most one (token, planes)."""
+        cut = self._cuts.is_cut(planes[0]) or cut
+        self._session.push(planes, token, cut=cut, emit=emit)
+        self._in_flight += emit
+        if self._in_flight == IN_FLIGHT:
+            self._in_flight -= 1
+            yield self._session.pop()
+
+    def drain(self) -> Iterator[Any]:
+        """Yields what is left."""
+        self._session.flush()
+        while True:
+            try:
+                yield self._session.pop()
+            except EndOfSession:
+                return
