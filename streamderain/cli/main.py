@@ -48,7 +48,9 @@ class Seconds(click.ParamType[float]):
         return seconds
 
 
-_RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+_Options = tuple[Callable[[Any], Any], ...]
+
+_TARGET: _Options = (
     click.option(
         "-o",
         "--output",
@@ -59,14 +61,23 @@ _RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Where the result goes: a file, a folder where SOURCE holds several, or - for Matroska on "
         "standard output. May be given more than once.",
     ),
+)
+
+_ENGINE: _Options = (
     click.option("--model", default="dcd-lite", show_default=True, help="Model name, or a model folder."),
     click.option("--engine", default="auto", show_default=True, help="auto, openvino or torch."),
+)
+
+_ENGINE_SETTINGS: _Options = (
     click.option("--device", default="auto", show_default=True, help="Device, in the engine's words."),
     click.option("--precision", default="auto", show_default=True, help="f32, bf16 or int8."),
     click.option("--threads", default=0, metavar="N", help="Processor threads for the engine; 0 for all."),
     click.option(
         "--strength", default=1.0, show_default=True, help="How much of the rain is taken away, 0 to 1."
     ),
+)
+
+_ENCODER: _Options = (
     click.option("--codec", help="Video encoder.  [default: libx264 where the target can hold it]"),
     click.option("--crf", type=float, help="Quality of the encoder, lower is better.  [default: 18]"),
     click.option("--preset", help="Preset of the encoder.  [default: veryfast]"),
@@ -79,6 +90,9 @@ _RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         callback=_encoder_options,
         help="Any further option of the encoder.",
     ),
+)
+
+_TRIM: _Options = (
     click.option(
         "-ss",
         "--start",
@@ -89,6 +103,9 @@ _RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Where in the source the result begins: seconds or HH:MM:SS.",
     ),
     click.option("-t", "--duration", "duration_s", type=Seconds(), metavar="TIME", help="How long it is."),
+)
+
+_READ: _Options = (
     click.option("--stills", is_flag=True, help="Treat numbered images one by one, not as a video."),
     click.option("--deinterlace", is_flag=True, help="Make interlaced video progressive."),
     click.option(
@@ -99,20 +116,25 @@ _RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="FPS",
         help="Frame rate of a numbered run of images.",
     ),
-    click.option("--overwrite", is_flag=True, help="Replace existing targets."),
-    click.option(
-        "--json",
-        "json_path",
-        is_flag=False,
-        flag_value="-",
-        metavar="[PATH]",
-        help="Write a summary as JSON to PATH, or to standard output.",
-    ),
-    click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors."),
 )
 
 
-def _with(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
+def _report(name: str, kind: str) -> Callable[[Any], Any]:
+    return click.option(
+        f"--{name}",
+        f"{name}_path",
+        is_flag=False,
+        flag_value="-",
+        metavar="[PATH]",
+        help=f"Write {kind} to PATH, or to standard output.",
+    )
+
+
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing files.")
+_QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
+
+
+def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def decorate(command: Any) -> Any:
         for option in reversed(options):
             command = option(command)
@@ -123,7 +145,8 @@ def _with(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Any], Any]:
 
 @cli.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@_with(_RUN_OPTIONS)
+@_with(*_TARGET, *_ENGINE, *_ENGINE_SETTINGS, *_ENCODER, *_TRIM, *_READ)
+@_with(_OVERWRITE, _report("json", "a summary as JSON"), _QUIET)
 def run(**arguments: Any) -> None:
     """Takes the rain out of SOURCE and writes the result to TARGET.
 
@@ -133,6 +156,35 @@ def run(**arguments: Any) -> None:
     from streamderain.cli.run import run_command
 
     sys.exit(run_command(**arguments))
+
+
+@cli.command()
+@click.argument("source", required=False)
+@click.option(
+    "--reference", metavar="CLEAN", help="The clean version of SOURCE: measures quality against it."
+)
+@click.option("--synth-rain", is_flag=True, help="Draw known rain on a dry SOURCE and measure its removal.")
+@click.option("--model", default="dcd-lite", show_default=True, metavar="NAME[,NAME]", help="Models.")
+@click.option("--engine", default="auto", show_default=True, metavar="NAME[,NAME]", help="Engines.")
+@click.option(
+    "--sizes",
+    default="480p,720p,1080p,2160p",
+    show_default=True,
+    help="Which built-in clips, where there is no SOURCE; 2160p only where memory allows.",
+)
+@click.option("--repeats", default=3, show_default=True, help="Measurements after the warm-up.")
+@_with(*_ENGINE_SETTINGS, *_ENCODER, *_TRIM, *_READ)
+@_with(_report("json", "everything as JSON"), _report("markdown", "the tables as Markdown"))
+@_with(_report("html", "one self-contained page with charts"), _OVERWRITE, _QUIET)
+def bench(**arguments: Any) -> None:
+    """Measures what this machine does with SOURCE, or with built-in clips of several sizes.
+
+    Every stage alone and the whole way from file to file: speed, latency, processor, memory. Without -t the
+    first 10 seconds of SOURCE are measured. Several engines or models are compared, taking turns.
+    """
+    from streamderain.cli.bench import bench_command
+
+    sys.exit(bench_command(**arguments))
 
 
 @cli.group()

@@ -8,10 +8,10 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from streamderain.api import RunReport, run
+from streamderain.api import run
+from streamderain.cli.outputs import check_report, write_report
 from streamderain.cli.view import View
 from streamderain.errors import ConfigError
 from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions
@@ -29,7 +29,7 @@ def run_command(
     **arguments: Any,
 ) -> int:
     """Runs the command and returns its exit code."""
-    options = _options(arguments)
+    options = run_options(arguments)
     if "-" in targets and sys.stdout.isatty():
         raise ConfigError("standard output is a terminal; send the video somewhere: -o - > clean.mkv")
     _check_summary(json_path, targets, overwrite=options.encode.overwrite)
@@ -41,12 +41,13 @@ def run_command(
             observer=view.show,
             stop=stop,
         )
-    if json_path is not None:
-        _write_summary(report, json_path)
+    write_report(json.dumps(report.to_json(), indent=2) + "\n", json_path)
     return report.exit_code
 
 
-def _options(arguments: Mapping[str, Any]) -> RunOptions:
+def run_options(arguments: Mapping[str, Any]) -> RunOptions:
+    """Builds the options from the arguments of the same names."""
+
     def of(kind: type[Any]) -> Any:
         return kind(**{key: arguments[key] for key in kind.__slots__ if key in arguments})
 
@@ -74,31 +75,8 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 def _check_summary(path: str | None, targets: tuple[str, ...], *, overwrite: bool) -> None:
-    """Refuses a summary path that would cost the user a file, or the run's report, before any work."""
-    if path is None:
-        return
-    if path == "-":
-        if "-" in targets:
-            raise ConfigError("--json and the video cannot both go to standard output; give --json a PATH")
-        return
-    if Path(path).exists() and not (overwrite and Path(path).is_file() and path not in targets):
-        raise ConfigError(
-            f"the summary {path} exists already; give --json another PATH, or --overwrite for a summary "
-            "of an earlier run (--json takes the next word as its PATH: put SOURCE before it)"
-        )
-    if not Path(path).absolute().parent.is_dir():
-        raise ConfigError(f"the folder of the summary {path} does not exist; make it first (mkdir -p)")
-
-
-def _write_summary(report: RunReport, path: str) -> None:
-    text = json.dumps(report.to_json(), indent=2) + "\n"
-    if path == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"the video is done, but its summary cannot be written to {path}: {error.strerror}; "
-            "choose another --json path"
-        ) from error
+    if path == "-" and "-" in targets:
+        raise ConfigError("--json and the video cannot both go to standard output; give --json a PATH")
+    if path is not None and path != "-" and path in targets:
+        raise ConfigError(f"--json and the video cannot both go to {path}; give --json another PATH")
+    check_report(path, "--json", overwrite=overwrite)

@@ -1,0 +1,56 @@
+"""Tables and progress of the commands that measure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from streamderain.measure.bench import Tell
+from streamderain.measure.summary import Table as Findings
+
+LINE_EVERY_S = 10.0
+"""How often a line of progress is written where there is no terminal."""
+
+
+def print_table(findings: Findings, *, to_stderr: bool = False) -> None:
+    """Prints a table to standard output, or to standard error where a report goes to the former."""
+    console = Console(stderr=to_stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
+    table = Table(*findings.header, title=findings.title, title_justify="left", box=None, pad_edge=False)
+    for row in findings.rows:
+        table.add_row(*row)
+    console.print()
+    console.print(table)
+    if findings.note:
+        console.print(findings.note, style="dim", markup=False)
+
+
+@contextmanager
+def telling(*, quiet: bool = False) -> Iterator[Tell]:
+    """Yields a function that shows progress on standard error: a bar on a terminal, else some lines."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if quiet:
+        yield lambda what, done, total: None
+    elif console.is_terminal:
+        with Progress(TextColumn("{task.description}"), BarColumn(), console=console, transient=True) as bar:
+            task = bar.add_task("opening", total=None)
+            yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+    else:
+        yield _Lines(console).tell
+
+
+class _Lines:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._what, self._last = "", 0.0
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        if what == self._what and monotonic() - self._last < LINE_EVERY_S:
+            return
+        self._what, self._last = what, monotonic()
+        self._console.print(f"{what}, {done} of {total}", markup=False)
