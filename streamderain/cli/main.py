@@ -187,6 +187,30 @@ def bench(**arguments: Any) -> None:
     sys.exit(bench_command(**arguments))
 
 
+@cli.command()
+@click.argument("clips", nargs=-1, required=True, metavar="A B [REFERENCE]")
+@click.option(
+    "-o",
+    "--output",
+    "target",
+    required=True,
+    metavar="TARGET",
+    help="A page (.html) or a video (.mp4, .mkv).",
+)
+@click.option("--wipe", is_flag=True, help="One picture with a divider that wanders, instead of two.")
+@_with(*_TRIM, *_READ, _OVERWRITE, _QUIET)
+def compare(**arguments: Any) -> None:
+    """Shows two versions of a clip beside each other and measures every frame.
+
+    With a REFERENCE both are measured against it, without one B is measured against A. Frames belong
+    together where their times agree. A page holds its pictures, so that it takes the first 20 seconds
+    unless -t says more; a video has no sound.
+    """
+    from streamderain.cli.compare import compare_command
+
+    sys.exit(compare_command(**arguments))
+
+
 @cli.group()
 def models() -> None:
     """Shows the models that can be used."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -12,16 +11,23 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from streamderain.measure.bench import Tell
-from streamderain.measure.summary import Table as Findings
+from streamderain.measure.tables import Table as Findings
 
 LINE_EVERY_S = 10.0
 """How often a line of progress is written where there is no terminal."""
 
+_FILE_WIDTH = 160
+"""Characters a line where there is no terminal to ask."""
+
 
 def print_table(findings: Findings, *, to_stderr: bool = False) -> None:
     """Prints a table to standard output, or to standard error where a report goes to the former."""
-    console = Console(stderr=to_stderr, highlight=False, soft_wrap=not sys.stdout.isatty())
-    table = Table(*findings.header, title=findings.title, title_justify="left", box=None, pad_edge=False)
+    console = Console(stderr=to_stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    table = Table(title=findings.title, title_justify="left", box=None, pad_edge=False)
+    for name in findings.header:
+        table.add_column(name, overflow="fold")
     for row in findings.rows:
         table.add_row(*row)
     console.print()
@@ -39,7 +45,9 @@ def telling(*, quiet: bool = False) -> Iterator[Tell]:
     elif console.is_terminal:
         with Progress(TextColumn("{task.description}"), BarColumn(), console=console, transient=True) as bar:
             task = bar.add_task("opening", total=None)
-            yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+            yield lambda what, done, total: bar.update(
+                task, description=what, completed=done, total=total or None
+            )
     else:
         yield _Lines(console).tell
 
@@ -53,4 +61,5 @@ class _Lines:
         if what == self._what and monotonic() - self._last < LINE_EVERY_S:
             return
         self._what, self._last = what, monotonic()
-        self._console.print(f"{what}, {done} of {total}", markup=False)
+        of = f" of {total}" if total else ""
+        self._console.print(f"{what}, {done}{of}", markup=False)

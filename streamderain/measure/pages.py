@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from plotly.offline import get_plotlyjs
 
 from streamderain.measure.bench import Bench, Result
+from streamderain.measure.compare import Comparison, summary
 from streamderain.measure.quality import FrameQuality, Quality
 from streamderain.measure.summary import facts, tables
 from streamderain.measure.trial import STAGES
@@ -67,7 +67,11 @@ def bench_page(bench: Bench) -> str:
     )
 
 
-def psnr_curves(curves: dict[str, tuple[Sequence[float], Sequence[float]]], *, title: str) -> go.Figure:
+Curve = tuple[Sequence[float], Sequence[float]]
+"""Seconds and values."""
+
+
+def psnr_curves(curves: Mapping[str, Curve], *, title: str) -> go.Figure:
     """A chart of values over time.
 
     Args:
@@ -81,24 +85,37 @@ def psnr_curves(curves: dict[str, tuple[Sequence[float], Sequence[float]]], *, t
     return figure
 
 
-def chart_html(figure: go.Figure, *, name: str | None = None) -> str:
-    """A chart's element, for a page that has Plotly's script.
+def compare_page(found: Comparison, video: bytes) -> str:
+    """A comparison as a page: the pictures with a divider to drag, and the curve of every frame's PSNR.
 
     Args:
-        figure: The chart.
-        name: The element's id; None for one of its own.
+        found: From `compare.stacked`.
+        video: Its video, MP4.
     """
-    return _html(figure, name)
+    curves = {
+        name: (found.times_s, [frame["psnr_y_db"] for frame in frames])
+        for name, frames in found.metrics.items()
+    }
+    return render(
+        "compare.html.j2",
+        title=" | ".join(found.names),
+        names=found.names,
+        shrunk=found.shrunk,
+        count=len(found.times_s),
+        video=_uri(video, "video/mp4"),
+        data={"names": found.names, "times": found.times_s, "rate": float(found.rate_fps)},
+        curve=_html(psnr_curves(curves, title="Y-PSNR, dB"), "curve"),
+        summary=summary(found),
+    )
 
 
 def picture_uri(picture: NDArray[np.uint8]) -> str:
     """A picture, (height, width, 3) uint8 RGB, as a data URI."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg_bytes(picture)).decode()
+    return _uri(jpeg_bytes(picture), "image/jpeg")
 
 
-def file_uri(path: Path, kind: str) -> str:
-    """A file's content as a data URI of a media type."""
-    return f"data:{kind};base64," + base64.b64encode(path.read_bytes()).decode()
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _html(figure: go.Figure, name: str | None = None) -> str:
@@ -122,6 +139,7 @@ def _speed_chart(results: Sequence[Result]) -> go.Figure:
     for rate in {r.opened.rate_fps for r in results if r.opened and r.opened.rate_fps}:
         figure.add_hline(y=rate, line_dash="dot", annotation_text=f"real time, {rate:.4g} frames/s")
     figure.update_layout(**_LAYOUT, yaxis_title="frames/s, median, least and most", showlegend=True)
+    figure.update_layout(bargap=0.5)
     return figure
 
 
@@ -133,12 +151,12 @@ def _stage_chart(results: Sequence[Result]) -> go.Figure:
         figure.add_bar(
             name=stage, x=names, y=[r.stage(stage, lambda cost: cost.cpu_ms).median for r in results]
         )
-    figure.update_layout(**_LAYOUT, barmode="stack", yaxis_title="processor ms a frame")
+    figure.update_layout(**_LAYOUT, barmode="stack", bargap=0.5, yaxis_title="processor ms a frame")
     return figure
 
 
 def _psnr_chart(judged: Sequence[Result]) -> go.Figure:
-    curves: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
+    curves: dict[str, Curve] = {}
     for result in judged:
         frames = _quality(result).frames
         times = [frame.time_s for frame in frames]

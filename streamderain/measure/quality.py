@@ -32,6 +32,13 @@ T = TypeVar("T")
 METRICS = ("psnr_y_db", "psnr_rgb_db", "ssim_y", "ssim_rgb")
 """On the Y of MATLAB's rgb2ycbcr and on RGB; see `measure.metrics`."""
 
+METRIC_NAMES = {
+    "psnr_y_db": "PSNR Y, dB",
+    "psnr_rgb_db": "PSNR RGB, dB",
+    "ssim_y": "SSIM Y",
+    "ssim_rgb": "SSIM RGB",
+}
+
 RAIN = RainParameters()
 """The known rain, for pictures of `RAIN_HEIGHT_PX`; others get it to scale."""
 

@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from streamderain.measure.bench import Bench, Result, flicker, pooled
 from streamderain.measure.machine import Spread
-from streamderain.measure.quality import METRICS, Quality
+from streamderain.measure.quality import METRIC_NAMES, METRICS, Quality
+from streamderain.measure.tables import Rows, Table, markdown_table, spread_text
 from streamderain.measure.trial import STAGES
 
-METRIC_NAMES = {
-    "psnr_y_db": "PSNR Y, dB",
-    "psnr_rgb_db": "PSNR RGB, dB",
-    "ssim_y": "SSIM Y",
-    "ssim_rgb": "SSIM RGB",
-}
-
 _MB = 1e6
-
-
-Rows = list[tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Text in rows.
-
-    Attributes:
-        title: What it shows.
-        header: Names of the columns.
-        rows: Cells, as many as columns.
-        note: How to read it.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: Rows
-    note: str = ""
 
 
 def tables(bench: Bench) -> list[Table]:
@@ -62,15 +36,6 @@ def markdown(bench: Bench) -> str:
     return "\n".join(["# streamderain bench", "", *map(markdown_table, [*tables(bench), facts(bench)])])
 
 
-def markdown_table(table: Table) -> str:
-    """One table as Markdown, its title as a heading."""
-    lines = [f"## {table.title}", ""]
-    lines += [table.note, ""] if table.note else []
-    cells = [table.header, ("---",) * len(table.header), *table.rows]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
-    return "\n".join(lines) + "\n"
-
-
 def to_json(bench: Bench) -> dict[str, Any]:
     """The whole bench as JSON-able values."""
     return {
@@ -79,11 +44,6 @@ def to_json(bench: Bench) -> dict[str, Any]:
         "quality_measured_on": bench.kind,
         "results": [_result(result) for result in bench.results],
     }
-
-
-def spread_text(value: Spread, digits: int = 1) -> str:
-    """The median, and the least and most."""
-    return f"{value.median:.{digits}f} ({value.min:.{digits}f}–{value.max:.{digits}f})"
 
 
 def _speed(results: Sequence[Result]) -> Table:

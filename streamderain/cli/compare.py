@@ -1,0 +1,79 @@
+"""``streamderain compare``: two versions of a clip, as a page or a video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streamderain.cli.outputs import check_report, write_report
+from streamderain.cli.run import run_options
+from streamderain.cli.tables import print_table, telling
+from streamderain.errors import ConfigError
+from streamderain.measure.compare import Comparison, Layout, compare, stacked, summary
+from streamderain.media.folder import VIDEO_SUFFIXES
+from streamderain.options import ReadOptions
+
+PAGE_S = 20.0
+"""So much of the clips goes into a page unless -t says more: it holds all its pictures."""
+
+
+def compare_command(
+    *, clips: tuple[str, ...], target: str, wipe: bool, overwrite: bool, quiet: bool, **arguments: Any
+) -> int:
+    """Runs the command and returns its exit code."""
+    page = Path(target).suffix.lower() in (".html", ".htm")
+    _check(clips, target, page=page, wipe=wipe)
+    check_report(target, "-o", overwrite=overwrite)
+    if page and arguments["duration_s"] is None:
+        arguments["duration_s"] = PAGE_S
+    read = run_options(arguments).read
+    with telling(quiet=quiet) as tell:
+
+        def told(done: int) -> None:
+            tell("comparing", done, 0)
+
+        found = _page(clips, target, read, told) if page else _video(clips, target, read, told, wipe=wipe)
+    if not quiet:
+        print_table(summary(found))
+        click.echo(f"{Path(target).absolute()}")
+    return 0
+
+
+def _check(clips: tuple[str, ...], target: str, *, page: bool, wipe: bool) -> None:
+    if len(clips) not in (2, 3):
+        raise ConfigError(
+            f"a comparison takes two clips and maybe a reference, not {len(clips)}: "
+            "streamderain compare A B [REFERENCE] -o PAGE.html"
+        )
+    if "-" in clips:
+        raise ConfigError("a comparison reads files; a pipe cannot be read twice")
+    if not page and Path(target).suffix.lower() not in VIDEO_SUFFIXES:
+        raise ConfigError(f"-o {target} is neither a page nor a video; name a file.html or a file.mp4")
+    if page and wipe:
+        raise ConfigError("--wipe is for videos; a page has a divider that you drag")
+    if Path(target).absolute() in [Path(clip).absolute() for clip in clips]:
+        raise ConfigError(f"-o {target} is one of the clips; name another file")
+
+
+def _page(clips: tuple[str, ...], target: str, read: ReadOptions, tell: Any) -> Comparison:
+    from streamderain.measure.pages import compare_page  # slow to import
+
+    found, video = stacked(clips, read=read, tell=tell)
+    write_report(compare_page(found, video), target)
+    return found
+
+
+def _video(clips: tuple[str, ...], target: str, read: ReadOptions, tell: Any, *, wipe: bool) -> Comparison:
+    """Writes under a partial name first: what is there under the right one is whole."""
+    layout: Layout = "wipe" if wipe else "side"
+    path = Path(target)
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    try:
+        found = compare(clips, partial, layout=layout, read=read, tell=tell)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    partial.replace(path)
+    return found
