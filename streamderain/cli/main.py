@@ -211,6 +211,32 @@ def compare(**arguments: Any) -> None:
     sys.exit(compare_command(**arguments))
 
 
+@cli.command()
+@click.argument("source")
+@_with(*_ENGINE, *_ENGINE_SETTINGS, *_ENCODER, *_TRIM, *_READ)
+@_with(_report("json", "the estimate as JSON"), _OVERWRITE, _QUIET)
+def estimate(**arguments: Any) -> None:
+    """Tells how long deraining SOURCE will take, with how much memory, and how large the result will be.
+
+    A few pieces, spread over the file, are derained for it: with the same options as the run to come.
+    """
+    from streamderain.cli.estimate import estimate_command
+
+    sys.exit(estimate_command(**arguments))
+
+
+@cli.command()
+@_with(_report("json", "all checks as JSON"), _OVERWRITE)
+def doctor(**arguments: Any) -> None:
+    """Looks at what is here: FFmpeg, encoders, models, engines, GPUs, disks; tells what mends what is not.
+
+    Encoders and engines are really tried, each in a process of its own.
+    """
+    from streamderain.cli.doctor import doctor_command
+
+    sys.exit(doctor_command(**arguments))
+
+
 @cli.group()
 def models() -> None:
     """Shows the models that can be used."""

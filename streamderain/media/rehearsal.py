@@ -22,7 +22,7 @@ from streamderain.media.copied import Passenger
 from streamderain.media.hdr import side_data
 from streamderain.media.timing import lent
 
-_SIDE = 256
+SIDE_PX = 256
 """Width and height of the rehearsed pictures; nothing looked at depends on them, hardware wants so many."""
 
 
@@ -88,7 +88,7 @@ def rehearse(
     Returns:
         What is lost. Nothing where the rehearsal itself fails: the real start tells why.
     """
-    small = replace(settings, width=_SIDE, height=_SIDE)
+    small = replace(settings, width=SIDE_PX, height=SIDE_PX)
     data = io.BytesIO()
     container = av.open(data, "w", format=muxer, container_options=dict(options))
     try:
@@ -120,7 +120,7 @@ def _write(
         stream.set_display_matrix(matrix)
     boarded = [(passenger.board(container), packet) for passenger, packet in sounds]
     container.start_encoding()
-    for place, packet in [*boarded, *((stream, packet) for packet in _packets(host, settings))]:
+    for place, packet in [*boarded, *((stream, packet) for packet in sample_packets(host, settings))]:
         with lent(packet):
             packet.stream = place
             container.mux(packet)
@@ -130,7 +130,13 @@ def _chapter() -> Any:
     return {"id": 1, "start": 0, "end": 40, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}}
 
 
-def _packets(host: av.VideoStream, settings: EncoderSettings) -> list[av.Packet[Any]]:
+def sample_packets(host: av.VideoStream, settings: EncoderSettings) -> list[av.Packet[Any]]:
+    """Three small pictures of noise through an open encoder.
+
+    Args:
+        host: Stream of the encoder, from ``codecs.open_encoder``.
+        settings: What it was opened with.
+    """
     packets: list[av.Packet[Any]] = []
     step = max(1, round(1 / settings.rate_fps / settings.time_base))
     for number in range(3):
@@ -148,7 +154,7 @@ def _packets(host: av.VideoStream, settings: EncoderSettings) -> list[av.Packet[
 
 def _noise(pix_fmt: str, seed: int) -> av.VideoFrame:
     """A picture of noise: blank ones compress to so little that MPEG-TS is not recognised again."""
-    picture = av.VideoFrame(_SIDE, _SIDE, pix_fmt)
+    picture = av.VideoFrame(SIDE_PX, SIDE_PX, pix_fmt)
     bits = max(component.bits for component in picture.format.components)
     dtype = np.uint8 if bits <= 8 else np.uint16
     random = np.random.default_rng(seed)

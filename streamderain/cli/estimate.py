@@ -1,0 +1,65 @@
+"""``streamderain estimate``: how long, how much memory, how large."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from streamderain.cli.outputs import check_report, write_report
+from streamderain.cli.run import run_options
+from streamderain.cli.tables import print_table, telling
+from streamderain.measure.estimate import Estimate, estimate
+from streamderain.measure.tables import Table
+
+
+def estimate_command(
+    *, source: str, json_path: str | None, overwrite: bool, quiet: bool, **arguments: Any
+) -> int:
+    """Runs the command and returns its exit code."""
+    check_report(json_path, "--json", overwrite=overwrite)
+    with telling(quiet=quiet) as tell:
+        found = estimate(source, run_options(arguments), tell)
+    if not quiet:
+        print_table(_table(found), to_stderr=json_path == "-")
+    files = [dataclasses.asdict(one) for one in found]
+    whole = {"files": files, "time_s": sum(one.time_s for one in found)}
+    write_report(json.dumps(whole, indent=2) + "\n", json_path)
+    return 0
+
+
+def _table(found: list[Estimate]) -> Table:
+    rows = [
+        (
+            one.source,
+            str(one.frames),
+            f"{one.fps:.1f} ({one.fps_low:.1f}–{one.fps_high:.1f})",
+            duration_text(one.time_s),
+            _mb(one.memory_bytes),
+            f"{_mb(one.output_bytes)} ({_mb(one.output_low_bytes)}–{_mb(one.output_high_bytes)})",
+        )
+        for one in found
+    ]
+    if len(found) > 1:
+        size = _mb(sum(one.output_bytes for one in found))
+        memory = _mb(max(one.memory_bytes for one in found))
+        frames = sum(one.frames for one in found)
+        time_s = sum(one.time_s for one in found)
+        rows.append(("together", str(frames), "", duration_text(time_s), memory, size))
+    header = ("source", "frames", "frames/s", "time", "memory MB", "output MB")
+    note = (
+        f"{found[0].model} on {found[0].engine}; from {found[0].pieces} pieces of each file. In brackets: the "
+        "slowest and fastest piece, and the 90 % interval of the size. Other work on this machine costs time."
+    )
+    return Table("Estimate", header, [*rows], note)
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:.3g}"
+
+
+def duration_text(seconds: float) -> str:
+    """Hours, minutes and seconds, for people."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,276 @@
+"""What is here, what is missing, and the one command that mends it.
+
+Whatever may crash in native code is tried in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from streamderain import __version__
+from streamderain.errors import EngineError, EngineUnavailable, ModelError, StreamderainError
+from streamderain.frame import Geometry
+from streamderain.measure.gpu import gpus
+from streamderain.measure.isolated import Crashed, isolated
+from streamderain.measure.machine import processor, version
+from streamderain.measure.metrics import psnr
+from streamderain.measure.rain import RainParameters, RainSequence
+from streamderain.media.probing import decoders, encoder_fault, ffmpeg_version
+from streamderain.models import ModelCard, list_models, load_model
+from streamderain.options import EngineOptions
+from streamderain.pipeline.inline import InlineSession
+from streamderain.runtime.registry import AUTO_ORDER, ENGINES, open_engine
+
+Status = Literal["ok", "missing", "broken"]
+
+REINSTALL = "pip install --force-reinstall streamderain"
+
+_ENCODERS = {
+    "libx264": "H.264, the default",
+    "libx265": "H.265",
+    "libsvtav1": "AV1",
+    "libvpx-vp9": "VP9, for webm",
+    "ffv1": "lossless",
+    "h264_nvenc": "H.264 on an NVIDIA GPU",
+    "hevc_nvenc": "H.265 on an NVIDIA GPU",
+    "av1_nvenc": "AV1 on an NVIDIA GPU",
+    "h264_qsv": "H.264 on an Intel GPU",
+}
+_NEEDED = ("libx264",)
+_DECODERS = ("h264", "hevc", "av1", "vp9", "vp8", "mpeg2video", "mpeg4", "mjpeg", "prores", "dvvideo")
+
+_LITTLE_BYTES = 2**30
+_MODEL = "dcd-lite"
+_TINY = Geometry(128, 96)
+_FRAMES = 5
+_GAIN_DB = 3.0
+"""Every model of ours gains far more on rain this plain; a broken engine gives noise or no change."""
+
+Codes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What it is.
+        status: Missing things may be optional; broken ones are there and do not work.
+        found: What was found.
+        fix: The command that mends it, or what to do; empty where nothing is to be done.
+        needed: Whether a plain run needs it.
+    """
+
+    name: str
+    status: Status
+    found: str
+    fix: str = ""
+    needed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All checks.
+
+    Attributes:
+        checks: In the order they were made.
+    """
+
+    checks: tuple[Check, ...]
+
+    @property
+    def failed(self) -> list[Check]:
+        """What a plain run needs and does not find."""
+        return [check for check in self.checks if check.needed and check.status != "ok"]
+
+
+def diagnose() -> Iterator[Check]:
+    """Looks at everything, one after the other; takes some seconds."""
+    memory = psutil.virtual_memory()
+    yield Check(
+        "streamderain", "ok", f"{__version__}, Python {platform.python_version()} at {sys.executable}"
+    )
+    cores = len(os.sched_getaffinity(0))
+    yield Check(
+        "machine",
+        "ok",
+        f"{processor()}, {cores} cores, {memory.available / 2**30:.1f} of "
+        f"{memory.total / 2**30:.1f} GiB of memory free",
+    )
+    yield from _media()
+    yield from _models()
+    yield from _engines()
+    yield _driver()
+    yield from _disks()
+    yield _fonts()
+
+
+def _media() -> Iterator[Check]:
+    yield Check("FFmpeg", "ok", f"{ffmpeg_version()} inside PyAV {version('av')}")
+    for codec, what in _ENCODERS.items():
+        yield _encoder(codec, what)
+    found = decoders(_DECODERS)
+    lost = [name for name in _DECODERS if name not in found]
+    status: Status = "missing" if lost else "ok"
+    yield Check("decoders", status, ", ".join(found) + (f"; not {', '.join(lost)}" if lost else ""))
+
+
+def _encoder(codec: str, what: str) -> Check:
+    needed = codec in _NEEDED
+    try:
+        fault = isolated(_try_encoder, codec, doing=f"tried the encoder {codec}")
+    except Crashed as crash:
+        return Check(codec, "broken", f"{what}: crashed ({crash.how})", REINSTALL if needed else "", needed)
+    if fault is None:
+        return Check(codec, "ok", f"{what}: encodes", needed=needed)
+    return Check(codec, "missing", f"{what}: {fault}", REINSTALL if needed else "", needed)
+
+
+def _try_encoder(codec: str) -> Iterator[str | None]:
+    yield encoder_fault(codec)
+
+
+def _models() -> Iterator[Check]:
+    for card in list_models():
+        try:
+            for name in card.files:
+                card.file(name)
+        except (ModelError, OSError) as error:
+            yield Check(f"model {card.name}", "broken", str(error), REINSTALL, card.name == _MODEL)
+        else:
+            files = ", ".join(sorted(card.files))
+            yield Check(f"model {card.name}", "ok", f"{card.version}: {files}; checksums agree")
+
+
+def _engines() -> Iterator[Check]:
+    for name, entry in ENGINES.items():
+        if entry.needs is None:
+            continue
+        needed = name == AUTO_ORDER[0]
+        if not entry.installed:
+            yield Check(f"engine {name}", "missing", f"{entry.summary}: not installed", entry.install, needed)
+            continue
+        yield from _try_precisions(name, needed=needed)
+
+
+def _try_precisions(name: str, *, needed: bool) -> Iterator[Check]:
+    model = load_model(_MODEL)
+    for precision in _precisions(name, model):
+        label = f"engine {name}" + ("" if precision == "auto" else f", {precision}")
+        must = needed and precision == "auto"
+        fix = f"choose another --engine, or {ENGINES[name].install} --force-reinstall"
+        try:
+            found = isolated(try_engine, name, precision, doing=f"tried {name}")
+        except Crashed as crash:
+            yield Check(label, "broken", f"native code crashed ({crash.how})", fix, must)
+        except EngineUnavailable as error:
+            yield Check(label, "missing", str(error), needed=must)
+        except (EngineError, StreamderainError) as error:
+            yield Check(label, "broken", str(error), fix, must)
+        else:
+            yield Check(label, "ok", found, needed=must)
+
+
+def _precisions(name: str, model: ModelCard) -> list[str]:
+    default = model.default_precision.get(name, "f32")
+    others = [precision for precision in ("f32", "bf16") if precision != default]
+    return ["auto", *others]
+
+
+def try_engine(name: str, precision: str) -> Iterator[str]:
+    """Compiles the default model for tiny frames and derains some.
+
+    Args:
+        name: The engine.
+        precision: Its precision, or ``"auto"``.
+
+    Yields:
+        Device, precision and times, for people.
+
+    Raises:
+        EngineError: It does not work, or what comes out is no picture.
+    """
+    started = time.perf_counter()
+    options = EngineOptions(engine=name, precision=precision)
+    dry, rainy = _tiny_clip()
+    with (
+        open_engine(name, model=load_model(_MODEL), options=options) as engine,
+        InlineSession(engine, _TINY, 1.0) as session,
+    ):
+        compiled_s = time.perf_counter() - started
+        derained = []
+        for frame in rainy:
+            derained += [planes[0].copy() for _, planes in session.push((frame,), None)]
+        derained += [planes[0].copy() for _, planes in session.drain()]
+        _require_less_rain(dry, rainy, derained, engine=name)
+        yield f"{engine.precision} on {engine.device}: compiled in {compiled_s:.1f} s and derained"
+
+
+def _tiny_clip() -> tuple[list[Codes], list[Codes]]:
+    """A smooth scene, dry and in known rain."""
+    y, x = np.mgrid[0 : _TINY.height, 0 : _TINY.width]
+    scene = np.rint(90 + 40 * np.sin(x / 17) * np.cos(y / 13)).astype(np.uint8)
+    rain = RainSequence(RainParameters(), 1, _TINY.width, _TINY.height)
+    return [scene] * _FRAMES, [rain.apply_to_codes(scene, index).astype(np.uint8) for index in range(_FRAMES)]
+
+
+def _require_less_rain(dry: list[Codes], rainy: list[Codes], derained: list[Codes], *, engine: str) -> None:
+    before = min(psnr(picture, clean) for picture, clean in zip(rainy[1:-1], dry[1:-1], strict=True))
+    after = min(psnr(picture, clean) for picture, clean in zip(derained[1:-1], dry[1:-1], strict=True))
+    if len(derained) != len(rainy) or after < before + _GAIN_DB:
+        raise EngineError(
+            f"the {engine} engine computes, but what comes out is wrong: known rain goes from {before:.1f} "
+            f"to {after:.1f} dB; choose another --engine and report this"
+        )
+
+
+def _driver() -> Check:
+    found = gpus()
+    if found:
+        text = "; ".join(f"{gpu.name}, {gpu.memory_gib:.0f} GiB, driver {gpu.driver}" for gpu in found)
+        return Check("NVIDIA GPU", "ok", text)
+    return Check("NVIDIA GPU", "missing", "no driver found; the processor does the work")
+
+
+def _disks() -> Iterator[Check]:
+    for name, folder in (("this folder", Path.cwd()), ("temporary files", Path(tempfile.gettempdir()))):
+        needed = name == "this folder"
+        try:
+            free = shutil.disk_usage(folder).free
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            yield Check(
+                f"disk, {name}",
+                "broken",
+                f"{folder}: {error.strerror}",
+                "choose another folder with -o",
+                needed,
+            )
+            continue
+        little = free < _LITTLE_BYTES
+        yield Check(
+            f"disk, {name}",
+            "broken" if little else "ok",
+            f"{folder}: {free / 2**30:.1f} GiB free, writable",
+            "free some space, or choose another folder with -o" if little else "",
+            needed,
+        )
+
+
+def _fonts() -> Check:
+    """Pages name the browser's own fonts; no picture gets text."""
+    return Check("fonts", "ok", "none needed: pages use the browser's, and nothing writes into pictures")

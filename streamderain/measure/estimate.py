@@ -1,0 +1,261 @@
+"""How long a run will take, with how much memory, and how large its result will be: measured on pieces."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from streamderain.errors import ConfigError
+from streamderain.job import Job
+from streamderain.measure.isolated import Isolated
+from streamderain.measure.usage import Usage
+from streamderain.media.folder import SourceSpec, find_sources, open_spec
+from streamderain.media.probing import Packets, packets_of
+from streamderain.models import load_model
+from streamderain.options import RunOptions
+from streamderain.runtime.registry import choose_engine, open_engine
+
+SPOTS = 5
+"""Pieces, spread evenly."""
+
+_FIRST_S = 1.0
+_LEAST_S, _MOST_S = 0.5, 4.0
+_BUDGET_S = 12.0
+"""The pieces are made so long that measuring them takes about this long."""
+
+_STUDENT_T = {1: 6.31, 2: 2.92, 3: 2.35, 4: 2.13}
+"""Of the 90 % interval, by degrees of freedom (Student 1908)."""
+
+_WHOLE_SIZE = 0.03
+"""What remains uncertain of the size where all of a clip was measured."""
+
+_CORRELATED = 0.10
+"""Pieces a minute apart are more alike than the rest of a long video: the least uncertainty of the size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One piece, measured.
+
+    Attributes:
+        frames: Frames of all video streams.
+        seconds: Of the piece, in the video.
+        work_s: From its first written frame to its finished file.
+        ready_s: From opening the source to the first written frame.
+        peak_memory_bytes: Of the process, so far.
+        packets: What its file is made of.
+    """
+
+    frames: int
+    seconds: float
+    work_s: float
+    ready_s: float
+    peak_memory_bytes: int
+    packets: Packets
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run on one source will take, as far as pieces tell.
+
+    Attributes:
+        source: Its name.
+        frames: Frames of all video streams.
+        duration_s: Length in seconds.
+        fps: Frames per second.
+        fps_low: The slowest piece's.
+        fps_high: The fastest piece's.
+        time_s: Of the whole run, start included.
+        memory_bytes: Of the process, at most.
+        output_bytes: Of the result.
+        output_low_bytes: The result is larger with a probability of 95 %, if pieces speak for the rest.
+        output_high_bytes: Smaller likewise.
+        pieces: How many were measured.
+        engine: What computes.
+        model: Name of the model.
+    """
+
+    source: str
+    frames: int
+    duration_s: float
+    fps: float
+    fps_low: float
+    fps_high: float
+    time_s: float
+    memory_bytes: int
+    output_bytes: int
+    output_low_bytes: int
+    output_high_bytes: int
+    pieces: int
+    engine: str
+    model: str
+
+
+def estimate(
+    source: str, options: RunOptions, tell: Callable[[str, int, int], None] = lambda what, done, total: None
+) -> list[Estimate]:
+    """Measures pieces of every file of a source.
+
+    Args:
+        source: As for a run, but not a pipe.
+        options: As for the run that is planned.
+        tell: Told what is measured, how many pieces are done, and of how many.
+
+    Raises:
+        ConfigError: A pipe, or a file whose length nobody knows.
+        StreamderainError: A source cannot be read or derained.
+    """
+    if source == "-":
+        raise ConfigError("an estimate looks into the middle of its source, which a pipe does not allow")
+    return [_estimate(spec, options, tell) for spec in find_sources(source, options.read)]
+
+
+def _estimate(spec: SourceSpec, options: RunOptions, tell: Callable[[str, int, int], None]) -> Estimate:
+    frames, duration_s = _extent(spec, options)
+    pieces: list[Piece] = []
+    with Isolated(_pieces, spec, options, duration_s, doing=f"measured {spec.name}") as measuring:
+        opened_s, engine = 0.0, ""
+        for value in measuring:
+            if isinstance(value, Piece):
+                pieces.append(value)
+                tell(f"measuring {spec.name}", len(pieces), SPOTS)
+            else:
+                opened_s, engine = value
+    return _from_pieces(spec.name, pieces, frames, duration_s, opened_s, engine, options.engine.model)
+
+
+def _extent(spec: SourceSpec, options: RunOptions) -> tuple[int, float]:
+    """Frames of all video streams, and the length in seconds, of what -ss and -t leave."""
+    source = open_spec(spec, options.read)
+    try:
+        streams = source.streams
+    finally:
+        source.close()
+    if any(stream.frames is None for stream in streams):
+        raise ConfigError(
+            f"nobody knows how long {spec.name} is (a live stream, or a file without an index); "
+            "give -t, or run it and watch the progress"
+        )
+    frames = sum(stream.frames or 0 for stream in streams)
+    rate = float(streams[0].rate_fps or 1)
+    return frames, streams[0].duration_s or (streams[0].frames or 0) / rate
+
+
+def _pieces(spec: SourceSpec, options: RunOptions, duration_s: float) -> Iterator[Piece | tuple[float, str]]:
+    """Runs in a process of its own: the time to open the engine with its name, then the pieces."""
+    began = time.perf_counter()
+    name, reason = choose_engine(options.engine.engine)
+    with (
+        open_engine(name, model=load_model(options.engine.model), options=options.engine) as engine,
+        tempfile.TemporaryDirectory(prefix="streamderain-estimate-") as folder,
+    ):
+        yield time.perf_counter() - began, f"{engine.name} {engine.precision} on {engine.device}"
+        length_s = min(_FIRST_S, duration_s)
+        for number in range(SPOTS):
+            start_s = options.read.start_s + number * max(0.0, duration_s - length_s) / (SPOTS - 1)
+            read = replace(options.read, start_s=start_s, duration_s=length_s)
+            job = Job(
+                spec,
+                [str(Path(folder) / f"{number}.mkv")],
+                options=replace(options, read=read),
+                engine=engine,
+                reason=reason,
+            )
+            piece = _measured(job, Path(folder) / f"{number}.mkv", length_s)
+            yield piece
+            if length_s >= duration_s:
+                return  # all of it
+            if number == 0:
+                length_s = min(_length_s(piece), duration_s)
+                if SPOTS * length_s > duration_s:
+                    length_s = duration_s
+
+
+def _length_s(first: Piece) -> float:
+    """Length of the next pieces, from the first one's speed."""
+    speed = first.seconds / max(first.work_s + first.ready_s, 1e-3)
+    return min(max(_BUDGET_S / (SPOTS - 1) * speed, _LEAST_S), _MOST_S)
+
+
+def _measured(job: Job, target: Path, length_s: float) -> Piece:
+    with Usage() as usage:
+        done = job.run(lambda event: None, threading.Event())
+    packets = packets_of(target)
+    target.unlink()
+    ready_s = done.first_frame_s or 0.0
+    return Piece(
+        done.frames_out, length_s, done.elapsed_s - ready_s, ready_s, usage.peak_memory_bytes, packets
+    )
+
+
+def _from_pieces(
+    name: str,
+    pieces: list[Piece],
+    frames: int,
+    duration_s: float,
+    opened_s: float,
+    engine: str,
+    model: str,
+) -> Estimate:
+    # The first piece of several warms caches up; its speed says little.
+    timed = pieces[1:] or pieces
+    speeds = [piece.frames / piece.work_s for piece in timed]
+    fps = sum(piece.frames for piece in timed) / sum(piece.work_s for piece in timed)
+    size, half = _size(pieces, frames, duration_s)
+    return Estimate(
+        source=name,
+        frames=frames,
+        duration_s=duration_s,
+        fps=fps,
+        fps_low=min(speeds),
+        fps_high=max(speeds),
+        time_s=opened_s + pieces[0].ready_s + frames / fps,
+        memory_bytes=max(piece.peak_memory_bytes for piece in pieces),
+        output_bytes=round(size),
+        output_low_bytes=round(size - half),
+        output_high_bytes=round(size + half),
+        pieces=len(pieces),
+        engine=engine,
+        model=model,
+    )
+
+
+def _size(pieces: list[Piece], frames: int, duration_s: float) -> tuple[float, float]:
+    """Size of the whole result, and half of its 90 % interval.
+
+    Key frames are large, and every piece begins with one that the whole has not; so they count apart.
+    """
+    whole = len(pieces) == 1 and pieces[0].seconds >= duration_s
+    if whole:
+        return pieces[0].packets.file_bytes, pieces[0].packets.file_bytes * _WHOLE_SIZE
+    own = [_frame_bytes(piece.packets, pieces) for piece in pieces]
+    per_frame = statistics.fmean(own)
+    copied = sum(piece.packets.copied_bytes for piece in pieces) / sum(piece.seconds for piece in pieces)
+    overhead = statistics.fmean(
+        1 - sum((*p.packets.key_bytes, *p.packets.other_bytes, p.packets.copied_bytes)) / p.packets.file_bytes
+        for p in pieces
+    )
+    size = (per_frame * frames + copied * duration_s) / (1 - min(overhead, 0.5))
+    error = _STUDENT_T[len(own) - 1] * statistics.stdev(own) / math.sqrt(len(own)) / per_frame
+    return size, size * max(error, _CORRELATED)
+
+
+_KEY_INTERVAL = 250
+"""libx264's and libx265's own."""
+
+
+def _frame_bytes(packets: Packets, pieces: list[Piece]) -> float:
+    """Mean size of a frame, were the piece one of a long video."""
+    keys, others = packets.key_bytes, packets.other_bytes
+    if not others:
+        return statistics.fmean(keys)  # an encoder of key frames alone
+    key = statistics.fmean(keys)
+    found = (len(keys) - 1) / (len(keys) + len(others))  # at cuts
+    share = max(found, 1 / _KEY_INTERVAL)
+    return share * key + (1 - share) * statistics.fmean(others)
