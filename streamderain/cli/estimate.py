@@ -48,8 +48,8 @@ def _table(found: list[Estimate]) -> Table:
         rows.append(("together", str(frames), "", duration_text(time_s), memory, size))
     header = ("source", "frames", "frames/s", "time", "memory MB", "output MB")
     note = (
-        f"{found[0].model} on {found[0].engine}; from {found[0].pieces} pieces of each file. In brackets: the "
-        "slowest and fastest piece, and the 90 % interval of the size. Other work on this machine costs time."
+        f"{found[0].model} on {found[0].engine}; from pieces spread over each file. In brackets: the slowest "
+        "and fastest piece, and the 90 % interval of the size. Other work on this machine costs time."
     )
     return Table("Estimate", header, [*rows], note)
 

@@ -25,12 +25,17 @@ SPOTS = 5
 """Pieces, spread evenly."""
 
 _FIRST_S = 1.0
+"""A first look, to learn how long pieces may be."""
+
 _LEAST_S, _MOST_S = 0.5, 4.0
 _BUDGET_S = 12.0
 """The pieces are made so long that measuring them takes about this long."""
 
-_STUDENT_T = {1: 6.31, 2: 2.92, 3: 2.35, 4: 2.13}
-"""Of the 90 % interval, by degrees of freedom (Student 1908)."""
+_KEY_INTERVAL = 250
+"""libx264's and libx265's own."""
+
+_STUDENT_T = 2.13
+"""Of the 90 % interval with one degree of freedom less than `SPOTS` (Student 1908)."""
 
 _WHOLE_SIZE = 0.03
 """What remains uncertain of the size where all of a clip was measured."""
@@ -48,7 +53,7 @@ class Piece:
         seconds: Of the piece, in the video.
         work_s: From its first written frame to its finished file.
         ready_s: From opening the source to the first written frame.
-        peak_memory_bytes: Of the process, so far.
+        peak_memory_bytes: Of the process.
         packets: What its file is made of.
     """
 
@@ -58,6 +63,14 @@ class Piece:
     ready_s: float
     peak_memory_bytes: int
     packets: Packets
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """How long it takes from the start of a process to an open engine, and what that is."""
+
+    took_s: float
+    engine: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +131,45 @@ def estimate(
 
 def _estimate(spec: SourceSpec, options: RunOptions, tell: Callable[[str, int, int], None]) -> Estimate:
     frames, duration_s = _extent(spec, options)
-    pieces: list[Piece] = []
-    with Isolated(_pieces, spec, options, duration_s, doing=f"measured {spec.name}") as measuring:
-        opened_s, engine = 0.0, ""
-        for value in measuring:
-            if isinstance(value, Piece):
-                pieces.append(value)
-                tell(f"measuring {spec.name}", len(pieces), SPOTS)
-            else:
-                opened_s, engine = value
-    return _from_pieces(spec.name, pieces, frames, duration_s, opened_s, engine, options.engine.model)
+    what = f"measuring {spec.name}"
+    tell(what, 0, SPOTS)
+    # A process each: memory is that of a first run, as the user's will be.
+    _, (trial,) = _measured(spec, options, [0.0], min(_FIRST_S, duration_s))
+    length_s = min(_length_s(trial), duration_s)
+    whole = SPOTS * length_s > duration_s
+    starts = [0.0] if whole else [n * (duration_s - length_s) / (SPOTS - 1) for n in range(SPOTS)]
+    tell(what, 1, SPOTS)
+    opened, pieces = _measured(spec, options, starts, duration_s if whole else length_s)
+    speeds = [piece.frames / piece.work_s for piece in pieces]
+    fps = sum(piece.frames for piece in pieces) / sum(piece.work_s for piece in pieces)
+    size, half = _size(pieces, frames, duration_s)
+    return Estimate(
+        source=spec.name,
+        frames=frames,
+        duration_s=duration_s,
+        fps=fps,
+        fps_low=min(speeds),
+        fps_high=max(speeds),
+        time_s=opened.took_s + pieces[0].ready_s + frames / fps,
+        memory_bytes=pieces[0].peak_memory_bytes,
+        output_bytes=round(size),
+        output_low_bytes=round(size - half),
+        output_high_bytes=round(size + half),
+        pieces=len(pieces),
+        engine=opened.engine,
+        model=options.engine.model,
+    )
+
+
+def _measured(
+    spec: SourceSpec, options: RunOptions, starts_s: list[float], length_s: float
+) -> tuple[_Opened, list[Piece]]:
+    began = time.perf_counter()
+    with Isolated(_pieces, spec, options, starts_s, length_s, doing=f"measured {spec.name}") as measuring:
+        engine = next(measuring)
+        took_s = time.perf_counter() - began
+        assert isinstance(engine, str), "the engine is opened first"
+        return _Opened(took_s, engine), [piece for piece in measuring if isinstance(piece, Piece)]
 
 
 def _extent(spec: SourceSpec, options: RunOptions) -> tuple[int, float]:
@@ -147,34 +189,22 @@ def _extent(spec: SourceSpec, options: RunOptions) -> tuple[int, float]:
     return frames, streams[0].duration_s or (streams[0].frames or 0) / rate
 
 
-def _pieces(spec: SourceSpec, options: RunOptions, duration_s: float) -> Iterator[Piece | tuple[float, str]]:
-    """Runs in a process of its own: the time to open the engine with its name, then the pieces."""
-    began = time.perf_counter()
+def _pieces(
+    spec: SourceSpec, options: RunOptions, starts_s: list[float], length_s: float
+) -> Iterator[str | Piece]:
+    """Runs in a process of its own; says first what computes."""
     name, reason = choose_engine(options.engine.engine)
     with (
         open_engine(name, model=load_model(options.engine.model), options=options.engine) as engine,
         tempfile.TemporaryDirectory(prefix="streamderain-estimate-") as folder,
     ):
-        yield time.perf_counter() - began, f"{engine.name} {engine.precision} on {engine.device}"
-        length_s = min(_FIRST_S, duration_s)
-        for number in range(SPOTS):
-            start_s = options.read.start_s + number * max(0.0, duration_s - length_s) / (SPOTS - 1)
-            read = replace(options.read, start_s=start_s, duration_s=length_s)
-            job = Job(
-                spec,
-                [str(Path(folder) / f"{number}.mkv")],
-                options=replace(options, read=read),
-                engine=engine,
-                reason=reason,
-            )
-            piece = _measured(job, Path(folder) / f"{number}.mkv", length_s)
-            yield piece
-            if length_s >= duration_s:
-                return  # all of it
-            if number == 0:
-                length_s = min(_length_s(piece), duration_s)
-                if SPOTS * length_s > duration_s:
-                    length_s = duration_s
+        yield f"{engine.name} {engine.precision} on {engine.device}"
+        for number, start_s in enumerate(starts_s):
+            target = Path(folder) / f"{number}.mkv"
+            read = replace(options.read, start_s=options.read.start_s + start_s, duration_s=length_s)
+            cut = replace(options, read=read)
+            job = Job(spec, [str(target)], options=cut, engine=engine, reason=reason)
+            yield _piece(job, target, length_s)
 
 
 def _length_s(first: Piece) -> float:
@@ -183,7 +213,7 @@ def _length_s(first: Piece) -> float:
     return min(max(_BUDGET_S / (SPOTS - 1) * speed, _LEAST_S), _MOST_S)
 
 
-def _measured(job: Job, target: Path, length_s: float) -> Piece:
+def _piece(job: Job, target: Path, length_s: float) -> Piece:
     with Usage() as usage:
         done = job.run(lambda event: None, threading.Event())
     packets = packets_of(target)
@@ -194,47 +224,14 @@ def _measured(job: Job, target: Path, length_s: float) -> Piece:
     )
 
 
-def _from_pieces(
-    name: str,
-    pieces: list[Piece],
-    frames: int,
-    duration_s: float,
-    opened_s: float,
-    engine: str,
-    model: str,
-) -> Estimate:
-    # The first piece of several warms caches up; its speed says little.
-    timed = pieces[1:] or pieces
-    speeds = [piece.frames / piece.work_s for piece in timed]
-    fps = sum(piece.frames for piece in timed) / sum(piece.work_s for piece in timed)
-    size, half = _size(pieces, frames, duration_s)
-    return Estimate(
-        source=name,
-        frames=frames,
-        duration_s=duration_s,
-        fps=fps,
-        fps_low=min(speeds),
-        fps_high=max(speeds),
-        time_s=opened_s + pieces[0].ready_s + frames / fps,
-        memory_bytes=max(piece.peak_memory_bytes for piece in pieces),
-        output_bytes=round(size),
-        output_low_bytes=round(size - half),
-        output_high_bytes=round(size + half),
-        pieces=len(pieces),
-        engine=engine,
-        model=model,
-    )
-
-
 def _size(pieces: list[Piece], frames: int, duration_s: float) -> tuple[float, float]:
     """Size of the whole result, and half of its 90 % interval.
 
     Key frames are large, and every piece begins with one that the whole has not; so they count apart.
     """
-    whole = len(pieces) == 1 and pieces[0].seconds >= duration_s
-    if whole:
+    if len(pieces) == 1:
         return pieces[0].packets.file_bytes, pieces[0].packets.file_bytes * _WHOLE_SIZE
-    own = [_frame_bytes(piece.packets, pieces) for piece in pieces]
+    own = [_frame_bytes(piece.packets) for piece in pieces]
     per_frame = statistics.fmean(own)
     copied = sum(piece.packets.copied_bytes for piece in pieces) / sum(piece.seconds for piece in pieces)
     overhead = statistics.fmean(
@@ -242,15 +239,11 @@ def _size(pieces: list[Piece], frames: int, duration_s: float) -> tuple[float, f
         for p in pieces
     )
     size = (per_frame * frames + copied * duration_s) / (1 - min(overhead, 0.5))
-    error = _STUDENT_T[len(own) - 1] * statistics.stdev(own) / math.sqrt(len(own)) / per_frame
+    error = _STUDENT_T * statistics.stdev(own) / math.sqrt(len(own)) / per_frame
     return size, size * max(error, _CORRELATED)
 
 
-_KEY_INTERVAL = 250
-"""libx264's and libx265's own."""
-
-
-def _frame_bytes(packets: Packets, pieces: list[Piece]) -> float:
+def _frame_bytes(packets: Packets) -> float:
     """Mean size of a frame, were the piece one of a long video."""
     keys, others = packets.key_bytes, packets.other_bytes
     if not others:
