@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 import click
 
-_MODULES = {
-    "throughput": "benchmarks.throughput",
-    "startup": "benchmarks.startup",
-    "training": "benchmarks.training",
-    "stage": "benchmarks.throughput",
-}
+from streamderain.errors import StreamderainError
+
+_COMMANDS = ("throughput", "quality", "scaling", "startup", "gpu", "training", "tables", "guard")
 
 
 class _Benchmarks(click.Group):
     """Imports a benchmark when it is named: where one runs, another's libraries may be missing."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_MODULES)
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _MODULES:
+        if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(_MODULES[cmd_name]), cmd_name)
+        command: click.Command = getattr(importlib.import_module(f"benchmarks.{cmd_name}"), cmd_name)
         return command
 
 
 @click.group(cls=_Benchmarks, context_settings={"help_option_names": ["-h", "--help"]})
 def benchmarks() -> None:
-    """Measures speed on this machine; results are JSON, with the machine described."""
+    """Measures speed and quality; results are JSON, with the machine described."""
+
+
+def main() -> None:
+    """Entry point: the project's errors become a message and their exit code."""
+    try:
+        benchmarks()
+    except StreamderainError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
 
 
 if __name__ == "__main__":
-    benchmarks()
+    main()

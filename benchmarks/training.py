@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from scipy import ndimage
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import report, spread
+from benchmarks.results_file import report
+from streamderain.measure.machine import spread
 from trainer.config import TrainConfig, load_config
 from trainer.devices import open_fabric
 from trainer.feed import feed
@@ -88,7 +90,7 @@ def training(
             "steps": steps,
             "repeats": repeats,
             "gflop_per_step": round(flop / 1e9, 1),
-            **{key: spread(values, digits=4) for key, values in rows.items()},
+            **{key: asdict(spread(values, digits=4)) for key, values in rows.items()},
         },
         path,
     )

@@ -153,8 +153,11 @@ def bench(options: BenchOptions, tell: Tell = lambda what, done, total: None) ->
     with tempfile.TemporaryDirectory(prefix="streamderain-bench-") as folder:
         for clip, source in _clips(options, Path(folder), results, tell):
             setups = _setups(options, clip, source)
-            measured = _speeds(setups, options, clip, tell)
-            results += [_with_quality(result, setup, options, tell) for result, setup in measured]
+            measured = take_turns(setups, clip, repeats=options.repeats, tell=tell)
+            results += [
+                _with_quality(result, setup, options, tell)
+                for result, setup in zip(measured, setups, strict=True)
+            ]
     kind: Any = "reference" if options.reference else "synthetic rain" if options.synth_rain else None
     return Bench(kind, machine(), _settings(options), results)
 
@@ -216,10 +219,21 @@ def _setups(options: BenchOptions, clip: str, source: str) -> list[Setup]:
     return setups
 
 
-def _speeds(
-    setups: Sequence[Setup], options: BenchOptions, clip: str, tell: Tell
-) -> list[tuple[Result, Setup]]:
-    total, done = len(setups) * (options.repeats + 1), 0
+def take_turns(
+    setups: Sequence[Setup], clip: str, *, repeats: int, tell: Tell = lambda what, done, total: None
+) -> list[Result]:
+    """Measures setups in turn, so that what is compared meets the same weather on a shared machine.
+
+    Args:
+        setups: What is measured.
+        clip: Name of the clip, for people.
+        repeats: Measurements of each after the warm-up.
+        tell: Told what is going on.
+
+    Raises:
+        StreamderainError: A setup cannot be opened, or fails.
+    """
+    total, done = len(setups) * (repeats + 1), 0
     results: list[Result] = []
     with ExitStack() as running:
         wholes: list[Isolated[Opened | Repeat]] = []
@@ -231,7 +245,7 @@ def _speeds(
             opened = next(wholes[-1])
             assert isinstance(opened, Opened), "a trial says first what it opened"
             results.append(Result(setup.label, clip, opened))
-        for turn in range(options.repeats + 1):
+        for turn in range(repeats + 1):
             for result, whole, stage in zip(results, wholes, stages, strict=True):
                 tell(f"{clip}: {result.label}", done, total)
                 repeat, costs = next(whole), next(stage)
@@ -240,7 +254,7 @@ def _speeds(
                 if turn > 0:  # the first is the warm-up
                     result.repeats.append(repeat)
                     result.stages.append(costs)
-    return list(zip(results, setups, strict=True))
+    return results
 
 
 def _with_quality(result: Result, setup: Setup, options: BenchOptions, tell: Tell) -> Result:

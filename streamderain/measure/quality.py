@@ -18,7 +18,7 @@ from streamderain.errors import ConfigError
 from streamderain.frame import Frame, Geometry, Planes
 from streamderain.measure.flow import block_flow
 from streamderain.measure.metrics import matlab_luma, psnr, ssim, warping_error
-from streamderain.measure.rain import RainParameters, RainSequence
+from streamderain.measure.rain import RainSequence, known_rain
 from streamderain.media.folder import SourceSpec, open_spec
 from streamderain.media.picture import rgb_array
 from streamderain.models import load_model
@@ -38,12 +38,6 @@ METRIC_NAMES = {
     "ssim_y": "SSIM Y",
     "ssim_rgb": "SSIM RGB",
 }
-
-RAIN = RainParameters()
-"""The known rain, for pictures of `RAIN_HEIGHT_PX`; others get it to scale."""
-
-RAIN_HEIGHT_PX = 720
-RAIN_SEED = 1
 
 _WORST = 3
 
@@ -321,7 +315,7 @@ def _walk(
             open_engine(options.engine, model=load_model(options.model), options=options)
         )
         session = cleanup.enter_context(InlineSession(engine, geometry, options.strength))
-        sky = _sky(geometry) if rain else None
+        sky = known_rain(geometry.width, geometry.height) if rain else None
         for frame in source.frames(lambda packet: None):
             if frame.stream != 0:
                 continue
@@ -336,11 +330,6 @@ def _pictures(frame: Frame, wet: Planes | None, derained: Planes) -> tuple[Frame
     dry = rgb_array(frame.picture)
     before = dry if wet is None else rgb_array(frame.picture, wet)
     return frame, dry, before, rgb_array(frame.picture, derained)
-
-
-def _sky(geometry: Geometry) -> RainSequence:
-    scale = min(max(geometry.height / RAIN_HEIGHT_PX, 0.05), 20.0)
-    return RainSequence(RAIN.scaled(scale), RAIN_SEED, geometry.width, geometry.height)
 
 
 def _rained(planes: Planes, sky: RainSequence, index: int, geometry: Geometry) -> Planes:

@@ -37,6 +37,9 @@ from streamderain.errors import ConfigError
 
 FloatArray = NDArray[np.float32]
 
+_KNOWN_HEIGHT_PX = 720
+_KNOWN_SEED = 1
+
 _SUBPIXEL_WIDTH_PX = 0.7
 """Narrowest drawn width (Gaussian full width at half maximum): thinner streaks dim instead of aliasing."""
 
@@ -340,6 +343,17 @@ class RainSequence:
                 f"{self.width} and height {self.height}; make a RainSequence for each size"
             )
         return picture
+
+
+def known_rain(width: int, height: int) -> RainSequence:
+    """The rain of benches: that of the default parameters in pictures of 720 rows, to scale in others.
+
+    Args:
+        width: Picture width, px.
+        height: Picture height, px.
+    """
+    scale = min(max(height / _KNOWN_HEIGHT_PX, 0.05), 20.0)
+    return RainSequence(RainParameters().scaled(scale), _KNOWN_SEED, width, height)
 
 
 def composite(

@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from streamderain.measure.quality import RAIN, RAIN_HEIGHT_PX, RAIN_SEED
-from streamderain.measure.rain import RainSequence
-from streamderain.media.clip import ClipWriter
+from streamderain.measure.rain import known_rain
 
 RATE_FPS = 30
 
@@ -32,6 +30,8 @@ def write_scene(path: Path, *, width: int, height: int, frames: int) -> None:
     Raises:
         EncodeError: It cannot be written.
     """
+    from streamderain.media.clip import ClipWriter  # pictures are drawn where there is no PyAV, too
+
     with ClipWriter(path, rate_fps=Fraction(RATE_FPS), crf=_CRF) as clip:
         for luma in rainy_scene(width=width, height=height, frames=frames):
             clip.write(luma)
@@ -40,7 +40,7 @@ def write_scene(path: Path, *, width: int, height: int, frames: int) -> None:
 def rainy_scene(*, width: int, height: int, frames: int) -> Iterator[NDArray[np.uint8]]:
     """Yields (height, width) studio-range luma."""
     scene = _scene(2 * width, height)
-    rain = RainSequence(RAIN.scaled(height / RAIN_HEIGHT_PX), RAIN_SEED, width, height)
+    rain = known_rain(width, height)
     for index in range(frames):
         left = _SHIFT_PX * index % width
         yield rain.apply_to_codes(scene[:, left : left + width], index).astype(np.uint8)

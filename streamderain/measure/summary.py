@@ -42,7 +42,7 @@ def to_json(bench: Bench) -> dict[str, Any]:
         "machine": bench.machine,
         "settings": bench.settings,
         "quality_measured_on": bench.kind,
-        "results": [_result(result) for result in bench.results],
+        "results": [result_json(result) for result in bench.results],
     }
 
 
@@ -189,7 +189,8 @@ def _judged(bench: Bench) -> list[Result]:
     return [result for result in bench.results if result.quality is not None]
 
 
-def _result(result: Result) -> dict[str, Any]:
+def result_json(result: Result) -> dict[str, Any]:
+    """One setup on one clip as JSON-able values."""
     if result.opened is None:
         return {"label": result.label, "clip": result.clip, "left_out": result.left_out}
     keys = ("fps", "cpu_ms_per_frame", "p50_ms", "p95_ms", "p99_ms")
