@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format wheel clean
+.PHONY: run test check bench-check format wheel clean
 
 $(VENV)/.run: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,9 @@ check: $(VENV)/.dev  ## formatting, lint, types and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench-check: $(VENV)/.dev  ## has anything become slower than the committed baseline?
+	$(BIN)/python -m benchmarks guard
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -38,7 +38,7 @@ _SCENE_FRAMES = 8
 @click.option("--model", default="dcd-lite", show_default=True)
 @click.option("--slots", "slots", multiple=True, type=int, default=(2, 4), show_default=True)
 @click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N; cpu proves the script.")
-@click.option("--json", "path", help="Also write the result here.")
+@click.option("--json", "path", help="Write the result here instead of standard output.")
 def gpu(frames: int, repeats: int, model: str, slots: tuple[int, ...], device: str, path: str | None) -> None:
     """Measures the network's sessions on a GPU: frames/s, time of a frame, memory, and agreement with f32."""
     if device.startswith("cuda") and not torch.cuda.is_available():

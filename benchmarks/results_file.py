@@ -15,12 +15,14 @@ FOLDER = Path(__file__).parent / "results"
 
 
 def report(result: Mapping[str, Any], path: str | None) -> None:
-    """Prints a result as JSON, and writes it to ``path`` where one is given."""
+    """Writes a result as JSON to ``path``, or to standard output where none is given."""
     text = json.dumps({"machine": machine(), **result}, indent=1) + "\n"
-    click.echo(text, nl=False)
-    if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(text)
+    if path is None:
+        click.echo(text, nl=False)
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
+    click.echo(f"result in {path}", err=True)
 
 
 def read(name: str) -> dict[str, Any]:

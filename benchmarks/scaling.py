@@ -51,7 +51,7 @@ _SAMPLE_S = 1.0
 )
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--minutes", default=60.0, show_default=True, help="How long the soak watches one run.")
-@click.option("--json", "path", help="Also write the result here.")
+@click.option("--json", "path", help="Write the result here instead of standard output.")
 def scaling(parts: tuple[str, ...], repeats: int, minutes: float, path: str | None) -> None:
     """Measures cost against frame size, clip length and number of streams, and memory over an hour."""
     with tempfile.TemporaryDirectory() as folder:

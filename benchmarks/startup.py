@@ -20,7 +20,7 @@ DEMO = Path(__file__).parent.parent / "streamderain" / "assets" / "demo.mp4"
 
 @click.command()
 @click.option("--repeats", default=7, show_default=True)
-@click.option("--json", "path", help="Also write the result here.")
+@click.option("--json", "path", help="Write the result here instead of standard output.")
 def startup(repeats: int, path: str | None) -> None:
     """Times import, --help, and the way from process start to the first derained frame."""
     ways = {

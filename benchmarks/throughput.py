@@ -25,7 +25,7 @@ from streamderain.options import EncodeOptions, EngineOptions, RunOptions
 @click.option("--preset", "presets", multiple=True, default=("ultrafast", "veryfast"), show_default=True)
 @click.option("--frames", type=int, help="Frames a clip [fewer, the larger they are].")
 @click.option("--repeats", default=5, show_default=True)
-@click.option("--json", "path", help="Also write the result here.")
+@click.option("--json", "path", help="Write the result here instead of standard output.")
 def throughput(
     sizes: tuple[str, ...],
     engines: tuple[str, ...],

@@ -37,7 +37,7 @@ _WARM_UP = 3
 @click.option("--precision", help="32-true or bf16-mixed [the configuration's].")
 @click.option("--accelerator", default="auto", show_default=True, help="cpu, cuda or auto.")
 @click.option("--workers", type=int, help="Processes that make batches [the configuration's].")
-@click.option("--json", "path", help="Also write the result here.")
+@click.option("--json", "path", help="Write the result here instead of standard output.")
 def training(
     name: str,
     batch: int | None,

@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +85,8 @@ class Result:
         opened: What the setup turned out to be; None where it was left out.
         repeats: Measurements of the whole way, the warm-up not among them.
         stages: Measurements of each stage alone, likewise.
+        peak_memory_bytes: Of the warm-up, which is a process's first run, as the user's is; later ones find
+            memory that was not given back.
         quality: How good the result is, where that was measured.
         left_out: Why the setup was not measured; empty where it was.
     """
@@ -94,6 +96,7 @@ class Result:
     opened: Opened | None
     repeats: list[Repeat] = field(default_factory=list)
     stages: list[dict[str, StageCost]] = field(default_factory=list)
+    peak_memory_bytes: int = 0
     quality: Quality | None = None
     left_out: str = ""
 
@@ -203,8 +206,7 @@ def _expected_bytes(results: Sequence[Result], pixels: int) -> int:
     last = next((result for result in reversed(results) if result.opened is not None), None)
     if last is None or last.opened is None:
         return 0
-    most = max(repeat.peak_memory_bytes for repeat in last.repeats)
-    return most * pixels // (last.opened.width * last.opened.height)
+    return last.peak_memory_bytes * pixels // (last.opened.width * last.opened.height)
 
 
 def _setups(options: BenchOptions, clip: str, source: str) -> list[Setup]:
@@ -212,7 +214,7 @@ def _setups(options: BenchOptions, clip: str, source: str) -> list[Setup]:
     setups = []
     for model in options.models:
         for engine in options.engines:
-            chosen = dataclasses.replace(options.run.engine, engine=engine, model=model)
+            chosen = replace(options.run.engine, engine=engine, model=model)
             label = f"{model} on {engine}" if compared else model
             read = options.run.read if options.source is not None else ReadOptions()
             setups.append(Setup(label, source, RunOptions(read, options.run.encode, chosen)))
@@ -246,14 +248,16 @@ def take_turns(
             assert isinstance(opened, Opened), "a trial says first what it opened"
             results.append(Result(setup.label, clip, opened))
         for turn in range(repeats + 1):
-            for result, whole, stage in zip(results, wholes, stages, strict=True):
-                tell(f"{clip}: {result.label}", done, total)
+            for place, (whole, stage) in enumerate(zip(wholes, stages, strict=True)):
+                tell(f"{clip}: {setups[place].label}", done, total)
                 repeat, costs = next(whole), next(stage)
                 assert isinstance(repeat, Repeat), "a trial goes on measuring"
                 done += 1
-                if turn > 0:  # the first is the warm-up
-                    result.repeats.append(repeat)
-                    result.stages.append(costs)
+                if turn == 0:  # the warm-up
+                    results[place] = replace(results[place], peak_memory_bytes=repeat.peak_memory_bytes)
+                else:
+                    results[place].repeats.append(repeat)
+                    results[place].stages.append(costs)
     return results
 
 
@@ -265,7 +269,7 @@ def _with_quality(result: Result, setup: Setup, options: BenchOptions, tell: Tel
     with Isolated(quality_of, *arguments, doing=f"judged {setup.label}") as judging:
         for value in judging:
             if isinstance(value, Quality):
-                return dataclasses.replace(result, quality=value)
+                return replace(result, quality=value)
             tell(label, value, frames)
     raise AssertionError("judging ends with a result")
 

@@ -77,7 +77,7 @@ def _speed_row(result: Result, columns: int) -> tuple[str, ...]:
         "" if factor is None else f"{factor:.2f}",
         "/".join(f"{value.median:.0f}" for value in _latencies(result).values()),
         f"{result.of(lambda repeat: repeat.cpu_cores).median:.2f}",
-        f"{result.of(lambda repeat: repeat.peak_memory_bytes / _MB).median:.0f}",
+        f"{result.peak_memory_bytes / _MB:.0f}",
         _gpu(result),
         result.limited_by or "",
     )
@@ -205,7 +205,7 @@ def result_json(result: Result) -> dict[str, Any]:
         "frame_latency": {name: asdict(value) for name, value in _latencies(result).items()},
         "cpu_cores": asdict(result.of(lambda repeat: repeat.cpu_cores)),
         "cpu_ms_per_frame": asdict(result.of(lambda repeat: repeat.cpu_ms)),
-        "peak_memory_mb": asdict(result.of(lambda repeat: repeat.peak_memory_bytes / _MB)),
+        "peak_memory_mb": round(result.peak_memory_bytes / _MB, 1),
         "gpu": [[asdict(use) for use in repeat.gpu] for repeat in result.repeats],
         "stages": {
             name: dict(zip(keys, map(asdict, _stage_figures(result, name)), strict=True))

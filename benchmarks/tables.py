@@ -1,0 +1,204 @@
+"""The tables of README and docs, made of the committed results, so that no figure is typed by hand."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.results_file import read
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ("README.md", "docs/benchmarks.md")
+
+_MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+_CLIPS = {
+    "kartikey_dashcam rain": "dashcam, moving, rain",
+    "kartikey_dashcam rain, H.264": "the same after H.264",
+    "kartikey_dashcam rain-free": "rain-free dashcam, from the input",
+    "devx96_traffic rain": "street, fixed camera, rain",
+    "devx96_traffic rain, H.264": "the same after H.264",
+    "devx96_traffic rain-free": "rain-free street, from the input",
+    "rain100L": "stills, Rain100L",
+    "rain100H": "stills, Rain100H",
+}
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Change nothing; fail where a document is out of date.")
+def tables(check: bool) -> None:
+    """Writes the tables of README and docs from benchmarks/results."""
+    stale = False
+    for name in DOCUMENTS:
+        path = ROOT / name
+        old = path.read_text(encoding="utf-8")
+        new = renewed(old)
+        if check:
+            stale = stale or new != old
+            sys.stdout.writelines(
+                difflib.unified_diff(old.splitlines(True), new.splitlines(True), name, "made")
+            )
+        else:
+            path.write_text(new, encoding="utf-8")
+    if stale:
+        raise click.ClickException("documents differ from the results; run: python -m benchmarks tables")
+
+
+def renewed(document: str) -> str:
+    """A document with every marked table made anew.
+
+    Raises:
+        KeyError: A table that nobody makes.
+    """
+    return _MARKED.sub(lambda match: f"{match[1]}{TABLES[match['name']]()}\n{match[3]}", document)
+
+
+def _machine(result: dict[str, Any]) -> str:
+    about = result["machine"]
+    gpu = about["gpus"][0]["name"] if about.get("gpus") else "no GPU"
+    return (
+        f"{about['processor']}, {about['cores']} cores of a shared machine, {gpu}, commit {about['commit']}"
+    )
+
+
+def _rows(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _spread(value: dict[str, float], digits: int = 1) -> str:
+    return f"{value['median']:.{digits}f} ({value['min']:.{digits}f} to {value['max']:.{digits}f})"
+
+
+def _throughput() -> str:
+    result = read("throughput")
+    rows = []
+    for row in result["rows"]:
+        stages = row["stages"]
+        costs = [stages[name]["cpu_ms_per_frame"]["median"] for name in ("decode", "network", "encode")]
+        copies = sum(stages[name]["cpu_ms_per_frame"]["median"] for name in ("copy", "write-back"))
+        rows.append(
+            (
+                f"{row['width']}x{row['height']}, `--preset {row['preset']}`",
+                _spread(row["fps"]),
+                " + ".join(f"{cost:.1f}" for cost in (*costs, copies)),
+                f"{row['cpu_cores']['median']:.2f}",
+                f"{row['peak_memory_mb']:.0f}",
+            )
+        )
+    header = (
+        "clip",
+        "frames/s",
+        "processor ms a frame: decode + network + encode + copies",
+        "cores busy",
+        "peak memory, MB",
+    )
+    return (
+        f"{_rows(header, rows)}\n\n{_machine(result)}: the median of {result['repeats']} runs with the least "
+        f"and the most; {result['rows'][0]['engine']} {result['rows'][0]['precision']}."
+    )
+
+
+def _startup() -> str:
+    result = read("startup")
+    names = {
+        "python_s": "bare Python",
+        "import_s": "`import streamderain`",
+        "help_s": "`streamderain --help`",
+        "first_frame_s": "process start to first derained frame",
+    }
+    rows = [(text, _spread(result[name], 2)) for name, text in names.items()]
+    return f"{_rows(('wait', 'seconds'), rows)}\n\n{_machine(result)}."
+
+
+def _quality() -> str:
+    result = read("quality")
+    (scores,) = result["reports"]
+    found = {(row["dataset"], row["metric"]): row for row in scores["rows"]}
+    rows = []
+    for dataset, text in _CLIPS.items():
+        psnr, ssim = found[dataset, "psnr_y_db"], found[dataset, "ssim_y"]
+        rows.append((text, *_beside(psnr, 1), *_beside(ssim, 3)))
+    header = ("", "do nothing, dB", f"{scores['model']}, dB", "do nothing, SSIM", f"{scores['model']}, SSIM")
+    return _rows(header, rows)
+
+
+def _beside(row: dict[str, Any], digits: int) -> tuple[str, str]:
+    nothing = row.get("do_nothing")
+    return ("" if nothing is None else f"{nothing:.{digits}f}", f"{row['value']:.{digits}f}")
+
+
+def _frame_size() -> str:
+    result = read("scaling")
+    rows = [
+        (
+            f"{row['width']}x{row['height']}",
+            _spread(row["fps"]),
+            _spread(row["cpu_ms_per_mpx"]),
+            f"{row['peak_memory_mb']:.0f}",
+        )
+        for row in result["frame-size"]
+    ]
+    header = ("frames", "frames/s", "processor ms a megapixel, all stages", "peak memory, MB")
+    return f"{_rows(header, rows)}\n\n{_machine(result)}: median of {result['repeats']}, least and most."
+
+
+def _clip_length() -> str:
+    rows = [
+        (str(row["frames"]), _spread(row["ms_per_frame"], 2), f"{row['peak_memory_mb']['median']:.0f}")
+        for row in read("scaling")["clip-length"]
+    ]
+    return _rows(("frames of 640x360", "ms a frame", "peak memory, MB"), rows)
+
+
+def _streams() -> str:
+    rows = [
+        (str(row["streams"]), _spread(row["fps"]), f"{row['peak_memory_mb']['median']:.0f}")
+        for row in read("scaling")["streams"]
+    ]
+    return _rows(("video streams of 640x360", "frames/s together", "peak memory, MB"), rows)
+
+
+def _soak() -> str:
+    result = read("soak")
+    soak = result["soak"]
+    memory = soak["memory_mb"]
+    return (
+        f"One run of {soak['minutes']:.0f} minutes, {soak['frames']} frames of {soak['size']}: "
+        f"{soak['first_tenth_mb']:.0f} MB of memory after the first tenth of the time and "
+        f"{soak['last_tenth_mb']:.0f} MB in the last one, never below {memory['min']:.0f} or above "
+        f"{memory['max']:.0f}; a straight line through it rises by {soak['growth_mb_per_hour']:.1f} MB an "
+        f"hour. {_machine(result)}."
+    )
+
+
+def _training() -> str:
+    result = read("training-cpu")
+    rows = [
+        ("pictures of each domain a second", _spread(result["images_per_s"], 3)),
+        ("seconds a step", _spread(result["seconds_per_step"])),
+        ("share of time spent waiting for data", _spread(result["data_wait_share"], 3)),
+        ("share of the rate of bare convolutions", _spread(result["share_of_convolution_rate"], 2)),
+    ]
+    about = result["machine"]
+    what = f"`{result['config']}`, batch {result['batch']}, {result['crop_px']} px, {result['precision']}"
+    return f"{_rows(('', what), rows)}\n\n{about['processor']}, {about['cores']} cores, {result['device']}."
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "throughput": _throughput,
+    "startup": _startup,
+    "quality": _quality,
+    "frame-size": _frame_size,
+    "clip-length": _clip_length,
+    "streams": _streams,
+    "soak": _soak,
+    "training": _training,
+}
+"""What makes each table, by the name in its marker."""
