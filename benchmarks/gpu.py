@@ -33,20 +33,30 @@ _SCENE_FRAMES = 8
 
 
 @click.command()
+@click.option("--size", "sizes", multiple=True, type=click.Choice(list(SIZES)), default=tuple(SIZES))
 @click.option("--frames", default=200, show_default=True, help="Frames a measurement.")
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--model", default="dcd-lite", show_default=True)
 @click.option("--slots", "slots", multiple=True, type=int, default=(2, 4), show_default=True)
 @click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N; cpu proves the script.")
 @click.option("--json", "path", help="Write the result here instead of standard output.")
-def gpu(frames: int, repeats: int, model: str, slots: tuple[int, ...], device: str, path: str | None) -> None:
+def gpu(
+    sizes: tuple[str, ...],
+    frames: int,
+    repeats: int,
+    model: str,
+    slots: tuple[int, ...],
+    device: str,
+    path: str | None,
+) -> None:
     """Measures the network's sessions on a GPU: frames/s, time of a frame, memory, and agreement with f32."""
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise EngineUnavailable(
             "torch finds no CUDA device here; run this where there is one, or --device cpu"
         )
     rows = []
-    for name, (width, height) in SIZES.items():
+    for name in sizes:
+        width, height = SIZES[name]
         scene = list(islice(rainy_scene(width=width, height=height, frames=_SCENE_FRAMES), _SCENE_FRAMES))
         geometry = Geometry(width, height)
         truth = _derained(model, "cpu", "f32", geometry, scene)

@@ -124,30 +124,43 @@ class Matched(Iterable[tuple[T, Picture]]):
     ) -> None:
         self.unmatched = 0
         self._first, self._second, self._names = first, iter(second), names
+        self._second_begin_s: float | None = None
+        self._candidates: deque[Picture] = deque()
 
     def __iter__(self) -> Iterator[tuple[T, Picture]]:
-        candidate = next(self._second, None)
-        begin_s, matched, step_s, last_s = None, 0, None, 0.0
-        second_begin_s = candidate.time_s if candidate else 0.0
+        begin_s, last_s, slack_s, matched = None, 0.0, 0.5, 0
         for absolute_s, item in self._first:
             begin_s = absolute_s if begin_s is None else begin_s
             time_s = absolute_s - begin_s
-            step_s = time_s - last_s if time_s > last_s else step_s
+            slack_s = (time_s - last_s) / 2 if time_s > last_s else slack_s
             last_s = time_s
-            slack_s = (step_s or 1.0) / 2
-            while candidate and candidate.time_s - second_begin_s < time_s - slack_s:
-                candidate = next(self._second, None)
-            if candidate and candidate.time_s - second_begin_s <= time_s + slack_s:
-                matched += 1
-                yield item, candidate
-                candidate = next(self._second, None)
-            else:
+            nearest = self._nearest(time_s)
+            if nearest is None or self._off_s(nearest, time_s) > slack_s:
                 self.unmatched += 1
+                continue
+            self._candidates.popleft()
+            matched += 1
+            yield item, nearest
         if not matched:
             raise ConfigError(
                 f"no frame of {self._names[1]} has the time of a frame of {self._names[0]}; "
                 "give two versions of the same clip"
             )
+
+    def _nearest(self, time_s: float) -> Picture | None:
+        """The picture of the second walk that is nearest in time; those before it are let go."""
+        while True:
+            while len(self._candidates) < 2 and (more := next(self._second, None)) is not None:
+                if self._second_begin_s is None:
+                    self._second_begin_s = more.time_s
+                self._candidates.append(more)
+            offs = [self._off_s(candidate, time_s) for candidate in self._candidates]
+            if len(offs) < 2 or offs[0] < offs[1]:
+                return self._candidates[0] if offs else None
+            self._candidates.popleft()
+
+    def _off_s(self, picture: Picture, time_s: float) -> float:
+        return abs(picture.time_s - (self._second_begin_s or 0.0) - time_s)
 
 
 def pictures(spec: SourceSpec, read: ReadOptions) -> Iterator[Picture]:
