@@ -222,7 +222,7 @@ def _collect(found: Comparison, future: Future[dict[str, dict[str, float]]]) -> 
 
 
 def stacked(
-    clips: tuple[str, ...], *, read: ReadOptions, tell: Callable[[int], None]
+    clips: tuple[str, ...], *, read: ReadOptions, tell: Callable[[int], None] = lambda done: None
 ) -> tuple[Comparison, bytes]:
     """Compares clips above each other; returns the video as well, as MP4.
 
