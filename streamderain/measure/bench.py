@@ -18,10 +18,17 @@ from streamderain.errors import ConfigError
 from streamderain.measure.isolated import Isolated
 from streamderain.measure.machine import Spread, machine, spread
 from streamderain.measure.metrics import Pooled, pool
-from streamderain.measure.quality import METRICS, Quality, against_reference, judge, on_known_rain
+from streamderain.measure.quality import (
+    METRICS,
+    Quality,
+    against_reference,
+    judge,
+    on_known_rain,
+    require_same_size,
+)
 from streamderain.measure.scene import write_scene
 from streamderain.measure.trial import STAGES, Opened, Repeat, Setup, StageCost, stage_trial, whole_trial
-from streamderain.media.folder import SourceSpec, find_sources
+from streamderain.media.folder import SourceSpec, find_sources, open_spec
 from streamderain.options import EngineOptions, ReadOptions, RunOptions
 
 SCENES = {
@@ -107,9 +114,10 @@ class Result:
 
     @property
     def real_time_factor(self) -> float | None:
-        """Median speed over the source's rate; None for stills."""
-        rate = self.opened.rate_fps if self.opened else None
-        return None if not rate else self.fps.median / rate
+        """Median speed over the rate of all the source's video streams; None for stills."""
+        if self.opened is None or not self.opened.rate_fps:
+            return None
+        return self.fps.median / (self.opened.rate_fps * self.opened.streams)
 
     @property
     def limited_by(self) -> str | None:
@@ -152,10 +160,11 @@ def bench(options: BenchOptions, tell: Tell = lambda what, done, total: None) ->
     Raises:
         StreamderainError: A source, reference, model, engine or encoder cannot be used.
     """
+    _check_reference(options)
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="streamderain-bench-") as folder:
         for clip, source in _clips(options, Path(folder), results, tell):
-            setups = _setups(options, clip, source)
+            setups = _setups(options, source)
             measured = take_turns(setups, clip, repeats=options.repeats, tell=tell)
             results += [
                 _with_quality(result, setup, options, tell)
@@ -178,6 +187,21 @@ def flicker(quality: Quality) -> dict[str, float]:
     """Mean warping error of ``after``, ``before`` and ``reference``; empty for a single frame."""
     frames = [frame.flicker for frame in quality.frames if frame.flicker]
     return {name: statistics.fmean(frame[name] for frame in frames) for name in (frames[0] if frames else ())}
+
+
+def _check_reference(options: BenchOptions) -> None:
+    """Refuses a reference of another size before any work."""
+    if options.source is None or options.reference is None:
+        return
+    names, sizes = [], []
+    for clip in (options.source, options.reference):
+        spec = _only(clip, options.run.read)
+        source = open_spec(spec, options.run.read)
+        geometry = source.streams[0].geometry
+        source.close()
+        names.append(spec.name)
+        sizes.append((geometry.width, geometry.height))
+    require_same_size(sizes[0], sizes[1], names=(names[0], names[1]))
 
 
 def _clips(
@@ -209,7 +233,7 @@ def _expected_bytes(results: Sequence[Result], pixels: int) -> int:
     return last.peak_memory_bytes * pixels // (last.opened.width * last.opened.height)
 
 
-def _setups(options: BenchOptions, clip: str, source: str) -> list[Setup]:
+def _setups(options: BenchOptions, source: str) -> list[Setup]:
     compared = len(options.engines) * len(options.models) > 1
     setups = []
     for model in options.models:

@@ -24,6 +24,7 @@ from streamderain.measure.quality import (
     Rgb,
     pictures,
     require_same_size,
+    size_of,
     values,
 )
 from streamderain.measure.tables import Rows, Table
@@ -151,7 +152,7 @@ class _Walk:
 
     def _joined(self, match: Matched[list[Picture]], name: str) -> Iterator[tuple[float, list[Picture]]]:
         for found, picture in match:
-            require_same_size(found[0].rgb, picture.rgb, names=(self._names[0], name))
+            require_same_size(size_of(found[0].rgb), size_of(picture.rgb), names=(self._names[0], name))
             yield found[0].time_s, [*found, picture]
 
 

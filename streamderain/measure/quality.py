@@ -200,7 +200,7 @@ def against_reference(
     )
     pairs = Matched(derained, pictures(reference, read), names=(source.name, reference.name))
     for index, ((frame, before, after), clean) in enumerate(pairs):
-        require_same_size(before, clean.rgb, names=(source.name, reference.name))
+        require_same_size(size_of(before), size_of(clean.rgb), names=(source.name, reference.name))
         yield Triple(index, frame.time_s, before, after, clean.rgb)
     yield pairs.unmatched
 
@@ -218,18 +218,28 @@ def on_known_rain(source: SourceSpec, *, read: ReadOptions, engine: EngineOption
     yield 0
 
 
-def require_same_size(one: Rgb, other: Rgb, *, names: tuple[str, str]) -> None:
+def require_same_size(one: tuple[int, int], other: tuple[int, int], *, names: tuple[str, str]) -> None:
     """Refuses pictures that cannot be laid over each other.
+
+    Args:
+        one: Width and height, px.
+        other: Likewise.
+        names: What the two are called.
 
     Raises:
         ConfigError: They differ in size.
     """
-    if one.shape != other.shape:
-        sizes = [f"{picture.shape[1]}x{picture.shape[0]}" for picture in (one, other)]
+    if one != other:
+        sizes = [f"{width}x{height}" for width, height in (one, other)]
         raise ConfigError(
             f"{names[1]} is {sizes[1]} and {names[0]} is {sizes[0]}; frames are compared pixel by pixel, "
             "so scale one of them to the size of the other"
         )
+
+
+def size_of(picture: Rgb) -> tuple[int, int]:
+    """Width and height, px."""
+    return picture.shape[1], picture.shape[0]
 
 
 def values(picture: Rgb, reference: Rgb) -> dict[str, float]:

@@ -73,6 +73,7 @@ class Opened:
         pix_fmt: Pixel format, as FFmpeg calls it.
         codec: Decoder, as FFmpeg calls it.
         rate_fps: The source's frames per second; None for stills.
+        streams: Video streams, all of them derained; stages are measured on the first.
         engine_opens_s: How long engine and session take to open.
     """
 
@@ -88,6 +89,7 @@ class Opened:
     pix_fmt: str
     codec: str
     rate_fps: float | None
+    streams: int
     engine_opens_s: float
 
 
@@ -214,6 +216,7 @@ def _opened(spec: SourceSpec, read: ReadOptions, engine: Engine, reason: str, be
             pix_fmt=stream.pix_fmt,
             codec=stream.codec,
             rate_fps=None if stream.rate_fps is None else float(stream.rate_fps),
+            streams=len(source.streams),
             engine_opens_s=time.perf_counter() - began,
         )
     finally:

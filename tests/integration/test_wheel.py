@@ -29,6 +29,7 @@ def test_only_the_package_is_in_the_wheel(wheel: Path) -> None:
     assert {name.split("/")[0].split("-")[0] for name in names} == {"streamderain"}
     assert "streamderain/engines/dcd-lite/card.toml" in names
     assert "streamderain/assets/demo.mp4" in names
+    assert "streamderain/measure/templates/bench.html.j2" in names
     assert "streamderain/py.typed" in names
     assert any(name.endswith("licenses/NOTICE") for name in names)
     assert not any(name.startswith("streamderain/engines/") and name.endswith(".py") for name in names)

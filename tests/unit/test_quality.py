@@ -63,7 +63,7 @@ def test_clips_without_a_common_frame_are_refused() -> None:
 
 def test_sizes_must_agree() -> None:
     with pytest.raises(ConfigError, match="clean is 24x20 and rainy is 24x16"):
-        require_same_size(picture(0), picture(0, (20, 24)), names=("rainy", "clean"))
+        require_same_size((24, 16), (24, 20), names=("rainy", "clean"))
 
 
 def test_values_of_equal_pictures() -> None:
