@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from streamderain.cli.outputs import check_report, write_report
 from streamderain.cli.run import run_options
 from streamderain.cli.tables import print_table, telling
 from streamderain.errors import ConfigError
-from streamderain.measure.compare import Comparison, Layout, compare, stacked, summary
+from streamderain.measure.compare import Comparison, Layout, compare, stacked, summary, to_json
 from streamderain.media.folder import VIDEO_SUFFIXES
 from streamderain.options import ReadOptions
 
@@ -20,12 +21,20 @@ PAGE_S = 20.0
 
 
 def compare_command(
-    *, clips: tuple[str, ...], target: str, wipe: bool, overwrite: bool, quiet: bool, **arguments: Any
+    *,
+    clips: tuple[str, ...],
+    target: str,
+    wipe: bool,
+    json_path: str | None,
+    overwrite: bool,
+    quiet: bool,
+    **arguments: Any,
 ) -> int:
     """Runs the command and returns its exit code."""
     page = Path(target).suffix.lower() in (".html", ".htm")
     _check(clips, target, page=page, wipe=wipe)
     check_report(target, "-o", overwrite=overwrite)
+    check_report(json_path, "--json", overwrite=overwrite)
     if page and arguments["duration_s"] is None:
         arguments["duration_s"] = PAGE_S
     read = run_options(arguments).read
@@ -36,8 +45,9 @@ def compare_command(
 
         found = _page(clips, target, read, told) if page else _video(clips, target, read, told, wipe=wipe)
     if not quiet:
-        print_table(summary(found))
-        click.echo(f"{Path(target).absolute()}")
+        print_table(summary(found), to_stderr=json_path == "-")
+        click.echo(f"{Path(target).absolute()}", err=json_path == "-")
+    write_report(json.dumps(to_json(found), indent=1) + "\n", json_path)
     return 0
 
 

@@ -198,7 +198,7 @@ def bench(**arguments: Any) -> None:
     help="A page (.html) or a video (.mp4, .mkv).",
 )
 @click.option("--wipe", is_flag=True, help="One picture with a divider that wanders, instead of two.")
-@_with(*_TRIM, *_READ, _OVERWRITE, _QUIET)
+@_with(*_TRIM, *_READ, _report("json", "every frame's figures as JSON"), _OVERWRITE, _QUIET)
 def compare(**arguments: Any) -> None:
     """Shows two versions of a clip beside each other and measures every frame.
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from streamderain.measure.quality import (
     Matched,
     Picture,
     Rgb,
+    finite,
     pictures,
     require_same_size,
     size_of,
@@ -127,6 +128,17 @@ def summary(found: Comparison) -> Table:
     if found.unmatched:
         note += f" {found.unmatched} frames of {found.names[0]} have no partner of their time."
     return Table(f"Against {against}", ("clip", "metric", "mean", "p5", "min"), rows, note)
+
+
+def to_json(found: Comparison) -> dict[str, Any]:
+    """A comparison as JSON-able values; an infinite PSNR (equal frames) is null."""
+    return {
+        "clips": found.names,
+        "against": found.names[2] if found.reference else found.names[0],
+        "unmatched": found.unmatched,
+        "times_s": [round(time_s, 6) for time_s in found.times_s],
+        "metrics": {name: [finite(frame) for frame in frames] for name, frames in found.metrics.items()},
+    }
 
 
 class _Walk:

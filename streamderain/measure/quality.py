@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -251,6 +252,11 @@ def values(picture: Rgb, reference: Rgb) -> dict[str, float]:
         "ssim_y": ssim(luma, wanted),
         "ssim_rgb": ssim(picture, reference),
     }
+
+
+def finite(figures: dict[str, float]) -> dict[str, float | None]:
+    """Figures that JSON can say: the infinite PSNR of equal frames becomes None."""
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def judge(triples: Iterable[Triple | int]) -> Iterator[int | Quality]:

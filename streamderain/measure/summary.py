@@ -8,7 +8,7 @@ from typing import Any
 
 from streamderain.measure.bench import Bench, Result, flicker, pooled
 from streamderain.measure.machine import Spread
-from streamderain.measure.quality import METRIC_NAMES, METRICS, Quality
+from streamderain.measure.quality import METRIC_NAMES, METRICS, Quality, finite
 from streamderain.measure.tables import Rows, Table, markdown_table, spread_text
 from streamderain.measure.trial import STAGES
 
@@ -224,13 +224,12 @@ def _quality_json(quality: Quality) -> dict[str, Any]:
         "flicker": flicker(quality),
         "unmatched": quality.unmatched,
         "worst_frames": [triple.index for triple in quality.worst],
-        # Equal frames have an infinite PSNR, which JSON cannot say: null.
         "frames": [
             {
                 "index": frame.index,
                 "time_s": round(frame.time_s, 6),
-                "after": {k: None if v == float("inf") else v for k, v in frame.after.items()},
-                "before": {k: None if v == float("inf") else v for k, v in frame.before.items()},
+                "after": finite(frame.after),
+                "before": finite(frame.before),
                 "flicker": frame.flicker,
             }
             for frame in quality.frames

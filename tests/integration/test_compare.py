@@ -65,8 +65,10 @@ def test_side_by_side(clips: tuple[str, str, str], tmp_path: Path) -> None:
 
 def test_a_wipe_crosses_the_picture(clips: tuple[str, str, str], tmp_path: Path) -> None:
     target = tmp_path / "wipe.mp4"
-    outcome = streamderain("compare", *clips[:2], "-o", target, "--wipe", "-q")
-    assert (outcome.code, outcome.out) == (0, b""), outcome.err
+    outcome = streamderain("compare", *clips[:2], "-o", target, "--wipe", "-q", "--json")
+    assert outcome.code == 0, outcome.err
+    assert outcome.summary["against"] == "rainy.mp4"
+    assert len(outcome.summary["metrics"]["clean.mp4"]) == len(outcome.summary["times_s"]) == FRAMES
     frames = decoded(target)
     assert frames[0].shape == (HEIGHT, WIDTH, 3)
     assert near(frames[0][50, 70], DARK)
