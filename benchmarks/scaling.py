@@ -72,13 +72,13 @@ def _sizes(place: Path, repeats: int) -> list[dict[str, Any]]:
     for name, (width, height) in SIZES.items():
         clip = place / f"{name}.mp4"
         write_scene(clip, width=width, height=height, frames=_PIECE_FRAMES)
-        setups.append(Setup(name, str(clip), RunOptions()))
+        setups.append(Setup("defaults", name, str(clip), RunOptions()))
     rows = []
-    for setup, result in zip(setups, take_turns(setups, "sizes", repeats=repeats), strict=True):
-        megapixels = SIZES[setup.label][0] * SIZES[setup.label][1] / 1e6
+    for setup, result in zip(setups, take_turns(setups, repeats=repeats), strict=True):
+        megapixels = SIZES[setup.clip][0] * SIZES[setup.clip][1] / 1e6
         per_mpx = result.of(lambda repeat, m=megapixels: repeat.cpu_ms / m)  # type: ignore[misc]
-        rows.append({"size": setup.label, "cpu_ms_per_mpx": asdict(per_mpx), **result_json(result)})
-        click.echo(f"{setup.label}: {per_mpx.median:.1f} ms of processor a megapixel", err=True)
+        rows.append({"size": setup.clip, "cpu_ms_per_mpx": asdict(per_mpx), **result_json(result)})
+        click.echo(f"{setup.clip}: {per_mpx.median:.1f} ms of processor a megapixel", err=True)
     return rows
 
 

@@ -38,25 +38,29 @@ def throughput(
 ) -> None:
     """Measures ``streamderain run`` on rainy H.264 clips that are made on the spot.
 
-    All setups of a size take turns.
+    All setups take turns, so that the spread holds what the machine does over the whole time.
     """
+    choices = list(itertools.product(sizes, engines, precisions, slots, presets))
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            width, height, count = SCENES[size]
+            write_scene(_clip(folder, size), width=width, height=height, frames=frames or count)
+        setups = [_setup(folder, *choice) for choice in choices]
+        measured = take_turns(setups, repeats=repeats)
     rows: list[dict[str, Any]] = []
-    for size in sizes:
-        width, height, count = SCENES[size]
-        with tempfile.TemporaryDirectory() as folder:
-            clip = Path(folder) / "rainy.mp4"
-            write_scene(clip, width=width, height=height, frames=frames or count)
-            choices = list(itertools.product(engines, precisions, slots, presets))
-            setups = [_setup(clip, *choice) for choice in choices]
-            measured = take_turns(setups, size, repeats=repeats)
-        for choice, result in zip(choices, measured, strict=True):
-            rows.append({"slots": choice[2], "preset": choice[3], **result_json(result)})
-            click.echo(f"{size}, {result.label}: {result.fps.median:.1f} frames/s", err=True)
+    for (_, _, _, depth, preset), result in zip(choices, measured, strict=True):
+        rows.append({"slots": depth, "preset": preset, **result_json(result)})
+        click.echo(f"{result.clip}, {result.label}: {result.fps.median:.1f} frames/s", err=True)
     report({"benchmark": "throughput", "repeats": repeats, "rows": rows}, path)
 
 
-def _setup(clip: Path, engine: str, precision: str, slots: int, preset: str) -> Setup:
+def _clip(folder: str, size: str) -> Path:
+    return Path(folder) / f"{size}.mp4"
+
+
+def _setup(folder: str, size: str, engine: str, precision: str, slots: int, preset: str) -> Setup:
     options = RunOptions(
         encode=EncodeOptions(preset=preset), engine=EngineOptions(engine=engine, precision=precision)
     )
-    return Setup(f"{engine} {precision}, {slots or 'own'} slots, {preset}", str(clip), options, slots)
+    label = f"{engine} {precision}, {slots or 'own'} slots, {preset}"
+    return Setup(label, size, str(_clip(folder, size)), options, slots)

@@ -164,8 +164,8 @@ def bench(options: BenchOptions, tell: Tell = lambda what, done, total: None) ->
     results: list[Result] = []
     with tempfile.TemporaryDirectory(prefix="streamderain-bench-") as folder:
         for clip, source in _clips(options, Path(folder), results, tell):
-            setups = _setups(options, source)
-            measured = take_turns(setups, clip, repeats=options.repeats, tell=tell)
+            setups = _setups(options, clip, source)
+            measured = take_turns(setups, repeats=options.repeats, tell=tell)
             results += [
                 _with_quality(result, setup, options, tell)
                 for result, setup in zip(measured, setups, strict=True)
@@ -233,7 +233,7 @@ def _expected_bytes(results: Sequence[Result], pixels: int) -> int:
     return last.peak_memory_bytes * pixels // (last.opened.width * last.opened.height)
 
 
-def _setups(options: BenchOptions, source: str) -> list[Setup]:
+def _setups(options: BenchOptions, clip: str, source: str) -> list[Setup]:
     compared = len(options.engines) * len(options.models) > 1
     setups = []
     for model in options.models:
@@ -241,18 +241,17 @@ def _setups(options: BenchOptions, source: str) -> list[Setup]:
             chosen = replace(options.run.engine, engine=engine, model=model)
             label = f"{model} on {engine}" if compared else model
             read = options.run.read if options.source is not None else ReadOptions()
-            setups.append(Setup(label, source, RunOptions(read, options.run.encode, chosen)))
+            setups.append(Setup(label, clip, source, RunOptions(read, options.run.encode, chosen)))
     return setups
 
 
 def take_turns(
-    setups: Sequence[Setup], clip: str, *, repeats: int, tell: Tell = lambda what, done, total: None
+    setups: Sequence[Setup], *, repeats: int, tell: Tell = lambda what, done, total: None
 ) -> list[Result]:
     """Measures setups in turn, so that what is compared meets the same weather on a shared machine.
 
     Args:
         setups: What is measured.
-        clip: Name of the clip, for people.
         repeats: Measurements of each after the warm-up.
         tell: Told what is going on.
 
@@ -270,10 +269,10 @@ def take_turns(
             stages.append(running.enter_context(Isolated(stage_trial, setup, doing=doing)))
             opened = next(wholes[-1])
             assert isinstance(opened, Opened), "a trial says first what it opened"
-            results.append(Result(setup.label, clip, opened))
+            results.append(Result(setup.label, setup.clip, opened))
         for turn in range(repeats + 1):
             for place, (whole, stage) in enumerate(zip(wholes, stages, strict=True)):
-                tell(f"{clip}: {setups[place].label}", done, total)
+                tell(f"{setups[place].clip}: {setups[place].label}", done, total)
                 repeat, costs = next(whole), next(stage)
                 assert isinstance(repeat, Repeat), "a trial goes on measuring"
                 done += 1

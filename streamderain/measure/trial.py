@@ -44,13 +44,15 @@ class Setup:
     """What is measured.
 
     Attributes:
-        label: What tells it from others, for people.
+        label: What tells it from others on the same clip, for people.
+        clip: Name of the clip.
         source: A source of one file.
         options: How it is read, derained and encoded.
         slots: Frames in flight beyond the look-ahead; 0 lets the engine choose.
     """
 
     label: str
+    clip: str
     source: str
     options: RunOptions
     slots: int = 0
