@@ -40,8 +40,8 @@ SWEEP_S = 4.0
 """The wandering divider crosses the picture in this time."""
 
 _DIVIDER_PX = 4
-_PAGE_WIDTH_PX = 1920
-"""Pages show wider pictures smaller: three 4K pictures in one video are more than browsers decode."""
+_PAGE_LONGEST_PX = 1920
+"""Pages show larger pictures smaller: three 4K pictures in one video are more than browsers decode."""
 
 _STILL_FPS = Fraction(25)
 
@@ -94,8 +94,8 @@ def compare(
     """
     specs = [_one(clip, read) for clip in clips]
     names = _distinct([spec.name for spec in specs])
-    rate, width = _format(specs[0], read)
-    shrunk = -(-width // _PAGE_WIDTH_PX) if layout == "stack" else 1
+    rate, longest_px = _format(specs[0], read)
+    shrunk = -(-longest_px // _PAGE_LONGEST_PX) if layout == "stack" else 1
     found = Comparison(names, len(clips) == 3, rate, shrunk)
     writer = ClipWriter(target, rate_fps=rate, crf=crf, title=" | ".join(names))
     walk = _Walk(specs, read, names)
@@ -153,10 +153,13 @@ class _Walk:
         return sum(match.unmatched for match in self._matches)
 
     def __iter__(self) -> Iterator[tuple[float, list[Rgb]]]:
-        first = ((picture.time_s, [picture]) for picture in pictures(self._specs[0], self._read))
+        first = (
+            (picture.time_s, [picture]) for picture in pictures(self._specs[0], self._read, upright=True)
+        )
         walk: Iterator[tuple[float, list[Picture]]] = first
         for spec, name in zip(self._specs[1:], self._names[1:], strict=True):
-            match = Matched(walk, pictures(spec, self._read), names=(self._names[0], name))
+            own = pictures(spec, self._read, upright=True)
+            match = Matched(walk, own, names=(self._names[0], name))
             self._matches.append(match)
             walk = self._joined(match, name)
         for time_s, found in walk:
@@ -183,11 +186,11 @@ def _distinct(names: list[str]) -> tuple[str, ...]:
 
 
 def _format(spec: SourceSpec, read: ReadOptions) -> tuple[Fraction, int]:
-    """Frames per second and width of a clip."""
+    """Frames per second and longest side of a clip."""
     source = open_spec(spec, read)
     try:
         stream = source.streams[0]
-        return stream.rate_fps or _STILL_FPS, stream.geometry.width
+        return stream.rate_fps or _STILL_FPS, max(stream.geometry.width, stream.geometry.height)
     finally:
         source.close()
 

@@ -164,8 +164,13 @@ class Matched(Iterable[tuple[T, Picture]]):
         return abs(picture.time_s - (self._second_begin_s or 0.0) - time_s)
 
 
-def pictures(spec: SourceSpec, read: ReadOptions) -> Iterator[Picture]:
-    """The frames of a clip's first video stream, as they are.
+def pictures(spec: SourceSpec, read: ReadOptions, *, upright: bool = False) -> Iterator[Picture]:
+    """The frames of a clip's first video stream.
+
+    Args:
+        spec: The clip.
+        read: Which part of it.
+        upright: Turn them by quarters as players do (phone video); False leaves them as coded.
 
     Raises:
         StreamderainError: It cannot be read.
@@ -175,7 +180,8 @@ def pictures(spec: SourceSpec, read: ReadOptions) -> Iterator[Picture]:
         cleanup.callback(source.close)
         for frame in source.frames(lambda packet: None):
             if frame.stream == 0 and frame.emit:
-                yield Picture(frame.time_s, rgb_array(frame.picture))
+                quarters = round(frame.picture.rotation / 90) if upright else 0
+                yield Picture(frame.time_s, np.rot90(rgb_array(frame.picture), quarters))
 
 
 def against_reference(

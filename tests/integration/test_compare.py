@@ -16,6 +16,7 @@ from streamderain.measure.compare import compare, stacked, summary
 from streamderain.measure.pages import compare_page
 from streamderain.media.clip import ClipWriter
 from streamderain.options import ReadOptions
+from tests.support import media
 from tests.support.browser import opened
 from tests.support.command import streamderain
 
@@ -110,6 +111,16 @@ def test_clips_of_one_name_are_told_apart(clips: tuple[str, str, str], tmp_path:
     assert found.names == ("A: rainy.mp4", "B: rainy.mp4")
 
 
+def test_phone_video_stands_upright(tmp_path: Path) -> None:
+    clip = media.write(tmp_path / "phone.mp4", media.Video(frames=3, rotation=90))
+    compare((str(clip), str(clip)), tmp_path / "out.mp4", layout="side", read=ReadOptions())
+    with av.open(str(clip)) as container:
+        coded = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    shown = decoded(tmp_path / "out.mp4")[0]
+    assert shown.shape == (64, 2 * 48 + 4, 3)
+    assert np.abs(shown[:, :48].astype(float) - np.rot90(coded)).mean() < 12
+
+
 def pixel(view: Any, x: float) -> list[int]:
     """A canvas pixel at a share of the width, in the middle row."""
     script = """([x]) => { const c = document.getElementById("canvas");
@@ -172,7 +183,7 @@ def test_the_page_works_in_a_browser(clips: tuple[str, str, str], tmp_path: Path
 def test_wide_pictures_are_shown_smaller(
     clips: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(compare_module, "_PAGE_WIDTH_PX", 80)
+    monkeypatch.setattr(compare_module, "_PAGE_LONGEST_PX", 80)
     found, video = stacked(clips[:2], read=ReadOptions())
     target = tmp_path / "stack.mp4"
     target.write_bytes(video)
