@@ -113,8 +113,11 @@ def _startup() -> str:
         "help_s": "`streamderain --help`",
         "first_frame_s": "process start to first derained frame",
     }
-    rows = [(text, _spread(result[name], 2)) for name, text in names.items()]
-    return f"{_rows(('wait', 'seconds'), rows)}\n\n{_machine(result)}."
+    rows = [
+        (text, _spread({key: 1000 * value for key, value in result[name].items()}, 0))
+        for name, text in names.items()
+    ]
+    return f"{_rows(('wait', 'milliseconds'), rows)}\n\n{_machine(result)}."
 
 
 def _quality() -> str:

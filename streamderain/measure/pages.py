@@ -81,7 +81,8 @@ def psnr_curves(curves: Mapping[str, Curve], *, title: str) -> go.Figure:
     figure = go.Figure()
     for name, (times, values) in curves.items():
         figure.add_scatter(x=list(times), y=[min(v, _TOP_DB) for v in values], name=name, mode="lines")
-    figure.update_layout(**_LAYOUT, xaxis_title="seconds", yaxis_title=title, hovermode="x unified")
+    figure.update_layout(**_LAYOUT, xaxis_title="seconds", yaxis_title=title)
+    figure.update_layout(hovermode="x unified", hoverdistance=-1)  # between the points of short clips, too
     return figure
 
 

@@ -172,10 +172,12 @@ def test_the_page_works_in_a_browser(clips: tuple[str, str, str], tmp_path: Path
         view.wait_for_function('document.getElementById("canvas").dataset.frame === "11"')
 
         assert view.locator("#curve .scatterlayer .trace").count() == 2
+        view.wait_for_function('document.getElementById("play").textContent === "Play"')
+        view.locator("#curve").scroll_into_view_if_needed()
         point = view.locator("#curve .nsewdrag").bounding_box()
         x, y = point["x"] + point["width"] * 0.5, point["y"] + point["height"] * 0.5
         view.mouse.move(x, y, steps=5)
-        view.wait_for_selector("#curve .hoverlayer .hovertext, #curve .hoverlayer .legend")
+        view.wait_for_selector("#curve .hoverlayer .legend", state="attached")
         view.mouse.click(x, y)
         view.wait_for_function("+document.getElementById('seek').value < 11")
 
