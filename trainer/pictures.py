@@ -28,7 +28,9 @@ def list_files(folder: Path, suffixes: set[str]) -> list[Path]:
         OpenError: The folder is missing or holds no such file.
     """
     if not folder.is_dir():
-        raise OpenError(f"no folder {folder}; check the data folder and the configuration's [data] table")
+        raise OpenError(
+            f"no folder {folder}; check the data folder, or name other folders in a configuration of your own"
+        )
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
     if not files:
         raise OpenError(f"{folder} holds no file ending in {', '.join(sorted(suffixes))}")
