@@ -121,7 +121,7 @@ def estimate(
         tell: Told what is measured, how many pieces are done, and of how many.
 
     Raises:
-        ConfigError: A pipe, or a file whose length nobody knows.
+        ConfigError: A pipe, a single picture, or a file whose length nobody knows.
         StreamderainError: A source cannot be read or derained.
     """
     if source == "-":
@@ -179,14 +179,19 @@ def _extent(spec: SourceSpec, options: RunOptions) -> tuple[int, float]:
         streams = source.streams
     finally:
         source.close()
-    if any(stream.frames is None for stream in streams):
+    rate, length_s = streams[0].rate_fps, options.read.duration_s
+    if rate is None:
+        raise ConfigError(f"{spec.name} is a single picture; deraining it takes no longer than an estimate")
+    counts = [stream.frames for stream in streams]
+    if None not in counts:
+        frames = sum(count or 0 for count in counts)
+        return frames, streams[0].duration_s or float((counts[0] or 0) / rate)
+    if length_s is None:
         raise ConfigError(
             f"nobody knows how long {spec.name} is (a live stream, or a file without an index); "
-            "give -t, or run it and watch the progress"
+            "say with -t how much of it will be derained"
         )
-    frames = sum(stream.frames or 0 for stream in streams)
-    rate = float(streams[0].rate_fps or 1)
-    return frames, streams[0].duration_s or (streams[0].frames or 0) / rate
+    return round(length_s * rate) * len(streams), length_s
 
 
 def _pieces(

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.scaling import repeat_clip
 from streamderain.cli.estimate import duration_text
 from streamderain.media.clip import ClipWriter
+from streamderain.media.picture import save_picture
 from streamderain.media.probing import packets_of
 from tests.support import media
 from tests.support.command import streamderain
@@ -63,6 +64,12 @@ def test_a_trim_counts(piece: Path) -> None:
     assert found["frames"] == 30
 
 
+def test_an_unknown_length_may_be_given(tmp_path: Path) -> None:
+    clip = media.write(tmp_path / "raw.h264", media.Video(frames=50))
+    (found,) = files(clip, *FAST, "-t", "1")
+    assert found["frames"] == 25
+
+
 def test_sound_is_part_of_the_size(tmp_path: Path) -> None:
     clip = media.write(
         tmp_path / "loud.mkv", media.Video(frames=50), audio=[media.Sound(codec="pcm_s16le", seconds=2)]
@@ -89,12 +96,14 @@ def test_a_folder_is_told_file_by_file_and_together(piece: Path, tmp_path: Path)
         (("-",), 2, "pipe"),
         (("missing.mp4",), 3, "missing.mp4"),
         (("raw.h264",), 2, "nobody knows how long raw.h264 is"),
+        (("photo.png",), 2, "single picture"),
     ],
 )
 def test_what_cannot_be_estimated_is_said(
     tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     media.write(tmp_path / "raw.h264", media.Video(frames=5))
+    save_picture(tmp_path / "photo.png", np.zeros((48, 64, 3), np.uint8))
     outcome = streamderain("estimate", *arguments, *FAST, cwd=tmp_path)
     assert (outcome.code, message in outcome.err) == (code, True), outcome.err
 
