@@ -37,7 +37,7 @@ LENGTHS = (60, 240, 960)
 STREAMS = (1, 2, 3, 4)
 
 _PIECE_FRAMES = 60
-_SAMPLE_S = 1.0
+_SAMPLE_S = 0.25
 
 
 @click.command()
