@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import os
+import statistics
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,6 +42,9 @@ METRIC_NAMES = {
 }
 
 _WORST = 3
+_TOP_DB = 100.0
+_SUSPICIOUS_DB = 1.0
+"""Rain changes every frame alike: by so much no neighbour comes nearer by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ class FrameQuality:
         before: The same of the untouched frame.
         flicker: Warping error towards the next frame in luma codes, of ``after``, ``before`` and
             ``reference``; empty for the last frame.
+        shifted: Y-PSNR of the untouched frame against the reference's next one (``late``), and of the next
+            untouched one against this one's reference (``early``); empty for the last frame.
     """
 
     index: int
@@ -88,6 +94,7 @@ class FrameQuality:
     after: dict[str, float]
     before: dict[str, float]
     flicker: dict[str, float]
+    shifted: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,22 @@ class Quality:
     frames: list[FrameQuality]
     worst: list[Triple] = field(default_factory=list)
     unmatched: int = 0
+
+    @property
+    def suspicion(self) -> str:
+        """What looks like a mistake: a reference that runs a frame late or early; mostly empty."""
+        frames = [frame for frame in self.frames if frame.shifted]
+        if not frames:
+            return ""
+        there = statistics.fmean(min(frame.before["psnr_y_db"], _TOP_DB) for frame in frames)
+        for side in ("late", "early"):
+            shifted = statistics.fmean(min(frame.shifted[side], _TOP_DB) for frame in frames)
+            if shifted > there + _SUSPICIOUS_DB:
+                return (
+                    f"the reference seems to be a frame {side}: moved by one, the untouched source has "
+                    f"{shifted:.1f} dB to it instead of {there:.1f}; cut both clips at the same frame"
+                )
+        return ""
 
 
 class Matched(Iterable[tuple[T, Picture]]):
@@ -320,7 +343,15 @@ def _judged(triple: Triple, following: Triple | None) -> FrameQuality:
         after=values(triple.after, triple.reference),
         before=values(triple.before, triple.reference),
         flicker={} if following is None else _flicker(triple, following),
+        shifted={} if following is None else _shifted(triple, following),
     )
+
+
+def _shifted(current: Triple, following: Triple) -> dict[str, float]:
+    return {
+        "late": psnr(matlab_luma(current.before), matlab_luma(following.reference)),
+        "early": psnr(matlab_luma(following.before), matlab_luma(current.reference)),
+    }
 
 
 def _flicker(current: Triple, following: Triple) -> dict[str, float]:

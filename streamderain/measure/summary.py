@@ -167,7 +167,9 @@ def _quality_note(bench: Bench) -> str:
         "SSIM 11x11 Gaussian."
     )
     unmatched = max((quality.unmatched for quality in judged), default=0)
-    return note + (f" {unmatched} frames have no partner in the reference." if unmatched else "")
+    note += f" {unmatched} frames have no partner in the reference." if unmatched else ""
+    suspicion = next((quality.suspicion for quality in judged if quality.suspicion), "")
+    return note + (f" Warning: {suspicion}." if suspicion else "")
 
 
 def _flicker(bench: Bench) -> Table:
@@ -223,6 +225,7 @@ def _quality_json(quality: Quality) -> dict[str, Any]:
         },
         "flicker": flicker(quality),
         "unmatched": quality.unmatched,
+        "suspicion": quality.suspicion,
         "worst_frames": [triple.index for triple in quality.worst],
         "frames": [
             {

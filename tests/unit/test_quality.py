@@ -95,3 +95,17 @@ def test_a_clip_is_judged_in_order_with_its_worst_frames() -> None:
     assert quality.frames[3].before["psnr_rgb_db"] == psnr(third.before, third.reference)
     assert set(quality.frames[0].flicker) == {"after", "before", "reference"}
     assert quality.frames[-1].flicker == {}
+
+
+def moving(index: int) -> np.ndarray:
+    rng = np.random.default_rng(9)
+    wide = rng.integers(0, 200, (16, 10, 3)).repeat(4, axis=1)
+    return wide[:, index : index + 24].astype(np.uint8)
+
+
+@pytest.mark.parametrize(("offset", "word"), [(0, ""), (1, "a frame early"), (-1, "a frame late")])
+def test_a_reference_that_runs_beside_is_suspected(offset: int, word: str) -> None:
+    made = [Triple(n, n / 25, moving(n + 1), moving(n + 1), moving(n + 1 + offset)) for n in range(6)]
+    *_, quality = judge([*made, 0])
+    assert isinstance(quality, Quality)
+    assert (word in quality.suspicion) if word else quality.suspicion == ""
