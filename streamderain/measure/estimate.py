@@ -64,6 +64,11 @@ class Piece:
     peak_memory_bytes: int
     packets: Packets
 
+    @property
+    def worked(self) -> int:
+        """Frames that were written in ``work_s``: all but the first."""
+        return max(1, self.frames - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
@@ -140,8 +145,8 @@ def _estimate(spec: SourceSpec, options: RunOptions, tell: Callable[[str, int, i
     starts = [0.0] if whole else [n * (duration_s - length_s) / (SPOTS - 1) for n in range(SPOTS)]
     tell(what, 1, SPOTS)
     opened, pieces = _measured(spec, options, starts, duration_s if whole else length_s)
-    speeds = [piece.frames / piece.work_s for piece in pieces]
-    fps = sum(piece.frames for piece in pieces) / sum(piece.work_s for piece in pieces)
+    speeds = [piece.worked / piece.work_s for piece in pieces]
+    fps = sum(piece.worked for piece in pieces) / sum(piece.work_s for piece in pieces)
     size, half = _size(pieces, frames, duration_s)
     return Estimate(
         source=spec.name,
