@@ -38,6 +38,8 @@ from streamderain.media.folder import find_sources
 from streamderain.media.source import open_source
 from streamderain.media.targets import open_outputs
 from streamderain.models import load_model
+from streamderain.nets.families import load_core
+from streamderain.nets.fast import multiply_accumulates
 from streamderain.options import EncodeOptions, ReadOptions, RunOptions
 from streamderain.pipeline.inline import InlineSession
 from streamderain.runtime.blocks import from_blocks, padded, to_blocks
@@ -91,6 +93,7 @@ def guard(update: bool, repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as cleanup:
         pairs = _pairs(Path(folder), cleanup)
         counts = {name: calls_per_frame(work) for name, work in _counted(Path(folder)).items()}
+        counts["GMAC of the network, 720p"] = _network_gmac()
         ratios = {name: paired_ratio(*pair, repeats=repeats) for name, pair in pairs.items()}
         if update:
             _save(ratios, counts)
@@ -296,6 +299,13 @@ def _network(cleanup: ExitStack) -> tuple[Work, Work]:
             request.infer(inputs)
 
     return ours, bare
+
+
+def _network_gmac() -> float:
+    """Billions of multiply-accumulates for a frame: a slower model shows here, and in no ratio."""
+    model = load_model("dcd-lite")
+    network = load_core(model.family, model.file("weights"))
+    return round(multiply_accumulates(network, 720, 1280) / 1e9, 2)
 
 
 def _session(clip: Path) -> None:

@@ -41,7 +41,6 @@ class Case:
         target: (height, width) uint8 clean luma, of the middle frame.
         rainy_rgb: (height, width, 3) uint8, for pictures that have colour: RGB scores are wanted too.
         target_rgb: Likewise.
-        clean_name: Name of the clean picture, where it comes from a data set.
     """
 
     dataset: str
@@ -51,7 +50,6 @@ class Case:
     target: Codes
     rainy_rgb: Codes | None = None
     target_rgb: Codes | None = None
-    clean_name: str = ""
 
     @property
     def rgb(self) -> Codes:
@@ -154,7 +152,7 @@ def set_cases(found: PairedSet, *, limit: int | None = None) -> Iterator[Case]:
         after = None if ahead is None else pictures.luma_codes(ahead[0])
         window, validity = _window(luma, *((before, after) if found.moving else (None, None)))
         clean_luma = pictures.luma_codes(clean)
-        yield Case(pair.dataset, pair.name, window, validity, clean_luma, rainy, clean, pair.clean.name)
+        yield Case(pair.dataset, pair.name, window, validity, clean_luma, rainy, clean)
         before = luma
 
 

@@ -83,11 +83,6 @@ def find_pairs(folder: Path, *, split: str | None = None) -> list[PairedPicture]
     return [pair for found in find_sets(folder, split=split) for pair in found.pairs]
 
 
-def find_sequences(folder: Path, *, split: str | None = None) -> list[PairedSet]:
-    """The sets of a folder that are frames of a clip; arguments and errors as in `find_sets`."""
-    return [found for found in find_sets(folder, split=split) if found.moving]
-
-
 def find_sets(
     folder: Path, *, split: str | None = None, leave_out: Sequence[str] = (), needed: bool = True
 ) -> list[PairedSet]:

@@ -121,11 +121,6 @@ class ContainerOutlet:
         """The container's clock for each video stream, in seconds per tick."""
         return tuple(stream.time_base for stream, _ in self._video.values())
 
-    @property
-    def moved_frames(self) -> int:
-        """How many frames were moved by a tick because the container's clock is too coarse for them."""
-        return sum(retimer.moved for _, retimer in self._video.values())
-
     def mux(self, packets: Sequence[av.Packet[Any]]) -> None:
         """Writes encoded packets.
 

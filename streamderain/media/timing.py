@@ -25,7 +25,6 @@ class Retimer:
 
     def __init__(self, source: Fraction, target: Fraction, *, strict: bool = True) -> None:
         self.exact = (source / target).denominator == 1
-        self.moved = 0
         self._ratio = source / target
         self._target = target
         self._strict = strict
@@ -40,7 +39,6 @@ class Retimer:
         place = round(pts * self._ratio)
         if self._last_pts is not None and place <= self._last_pts:
             place = self._last_pts + 1
-            self.moved += 1
         self._last_pts = self._places[pts] = place
 
     def place(self, packet: av.Packet[Any]) -> None:
@@ -67,7 +65,6 @@ class Order:
     """
 
     def __init__(self, *, strict: bool = True, from_zero: bool = False) -> None:
-        self.moved = 0
         self._strict = strict
         self._last: Fraction | None = Fraction(-int(strict)) if from_zero else None
 
@@ -80,7 +77,6 @@ class Order:
             packet.pts = packet.dts = 0
         tick = round(packet.dts * packet.time_base / time_base)
         if self._last is not None and tick < self._last + self._strict:
-            self.moved += 1
             tick = int(self._last) + self._strict
             pts = tick if packet.pts is None else max(tick, round(packet.pts * packet.time_base / time_base))
             packet.duration = round((packet.duration or 0) * packet.time_base / time_base)

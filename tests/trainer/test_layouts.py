@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from streamderain.errors import OpenError
-from trainer.layouts import LAYOUTS, find_pairs, find_sequences, find_sets
+from trainer.layouts import LAYOUTS, find_pairs, find_sets
 
 RAIN = 40
 """What rain adds in these pictures, codes."""
@@ -257,23 +257,23 @@ def test_nturain_is_a_set_of_clips(tmp_path: Path, caplog: pytest.LogCaptureFixt
     write(tmp_path / "Dataset_Testing_RealRain" / "ra1_Rain" / "00001.jpg", 20)
     lay_out(tmp_path / "Dataset_Training_Synthetic", [(f"t1_Rain_0{k}/1.jpg", "t1_GT/1.jpg") for k in (1, 2)])
     with caplog.at_level(logging.WARNING):
-        clips = find_sequences(tmp_path, split="test")
+        clips = find_sets(tmp_path, split="test")
     assert [clip.name for clip in clips] == [f"Dataset_Testing_Synthetic/{c}_Rain" for c in ("a1", "b2")]
     assert all(clip.moving for clip in clips)
     assert [pair.name for pair in clips[0].pairs] == ["00001.jpg", "00002.jpg", "00010.jpg"]
     assert clips[1].pairs[2].clean == testing / "b2_GT" / "00010.jpg"
     assert "ra1_Rain fits no layout" in caplog.text
-    assert [clip.name for clip in find_sequences(testing)] == ["a1_Rain", "b2_Rain"]
-    assert [clip.name for clip in find_sequences(tmp_path / "Dataset_Training_Synthetic")] == [
+    assert [clip.name for clip in find_sets(testing)] == ["a1_Rain", "b2_Rain"]
+    assert [clip.name for clip in find_sets(tmp_path / "Dataset_Training_Synthetic")] == [
         "t1_Rain_01",
         "t1_Rain_02",
     ]
-    assert find_sequences(testing.parent, split="train")[0].pairs[0].dataset.endswith("t1_Rain_01")
+    assert find_sets(testing.parent, split="train")[0].pairs[0].dataset.endswith("t1_Rain_01")
 
 
 def test_stills_are_no_sequences(tmp_path: Path) -> None:
     lay_out(tmp_path, SETS["Rain100L"])
-    assert find_sequences(tmp_path) == []
+    assert not any(found.moving for found in find_sets(tmp_path))
 
 
 def test_a_rainy_picture_alone_is_named_with_both_trees(tmp_path: Path) -> None:
