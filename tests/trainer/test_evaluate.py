@@ -26,7 +26,7 @@ from trainer.checkpoint import save_tensors
 from trainer.cli import cli
 from trainer.evaluate import load_clean, model_file
 from trainer.generator_weights import holds_generator, load_generator, save_generator
-from trainer.layouts import find_sequences
+from trainer.layouts import find_sets
 from trainer.niqe import Niqe
 from trainer.pictures import Codes, luma_codes
 from trainer.report import Report, check_targets
@@ -176,7 +176,7 @@ def test_frames_of_a_data_set_have_their_neighbours(tmp_path: Path) -> None:
     lumas = [case.window[1] for case in cases]
     np.testing.assert_array_equal(cases[1].window, np.stack(lumas[0:3]))
     np.testing.assert_array_equal(cases[3].window, np.stack([lumas[3], lumas[3], lumas[4]]))
-    rainy, clean = find_sequences(tmp_path)[0].pairs[1].read_rgb()
+    rainy, clean = find_sets(tmp_path)[0].pairs[1].read_rgb()
     np.testing.assert_array_equal(cases[1].rgb, rainy)
     np.testing.assert_array_equal(cases[1].target, luma_codes(clean))
 
