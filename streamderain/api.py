@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from streamderain.errors import (
@@ -18,17 +19,19 @@ from streamderain.errors import (
     EXIT_OK,
     EXIT_PARTIAL,
     ConfigError,
-    EncodeError,
     OutputFull,
     StreamderainError,
 )
-from streamderain.events import Complete, Failed, Observer
+from streamderain.events import Complete, Event, Failed, Observer, Progress, Skipped
 from streamderain.job import Job
 from streamderain.media.folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES, SourceSpec, find_sources
-from streamderain.media.targets import check_targets
+from streamderain.media.places import check_targets, is_folder, is_there
 from streamderain.models import load_model
 from streamderain.options import RunOptions
+from streamderain.runtime.base import Engine
 from streamderain.runtime.registry import choose_engine, open_engine
+
+FileResult = Complete | Failed | Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,42 +39,57 @@ class RunReport:
     """What a run did.
 
     Attributes:
-        files: One :class:`Complete` or :class:`Failed` per file, in the order they were worked on.
+        files: One :class:`Complete`, :class:`Failed` or :class:`Skipped` per file, in the order they were
+            worked on.
         engine: Name of the engine.
         device: What it ran on.
         precision: Precision it ran at.
         model: Name of the model.
         model_sha256: Checksum of its weights.
-        interrupted: True when the run was stopped before all files were done.
+        not_reached: Full paths of the files that the run did not come to.
     """
 
-    files: tuple[Complete | Failed, ...]
+    files: tuple[FileResult, ...]
     engine: str
     device: str
     precision: str
     model: str
     model_sha256: str
-    interrupted: bool = False
+    not_reached: tuple[str, ...] = ()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run was stopped before all files were done."""
+        return any(file.interrupted for file in self._done) or bool(self.not_reached and not self._failed)
 
     @property
     def exit_code(self) -> int:
         """0, the first failure's code, 130 after an interrupt, or 7 where a source was damaged."""
-        for file in self.files:
-            if isinstance(file, Failed):
-                return file.exit_code
+        codes = [file.exit_code for file in self._failed]
+        codes += [result.exit_code for file in self._done for result in file.results if result.exit_code]
+        if codes:
+            return codes[0]
         if self.interrupted:
             return EXIT_INTERRUPTED
-        done = [file for file in self.files if isinstance(file, Complete)]
-        return EXIT_PARTIAL if any(file.damage for file in done) else EXIT_OK
+        return EXIT_PARTIAL if any(file.damage for file in self._done) else EXIT_OK
+
+    @property
+    def _done(self) -> list[Complete]:
+        return [file for file in self.files if isinstance(file, Complete)]
+
+    @property
+    def _failed(self) -> list[Failed]:
+        return [file for file in self.files if isinstance(file, Failed)]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as JSON-able values: totals first, then every file."""
-        done = [file for file in self.files if isinstance(file, Complete)]
+        done = self._done
         frames_out = sum(file.frames_out for file in done)
         elapsed_s = sum(file.elapsed_s for file in done)
         head = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[1:]}
         return {
             "exit_code": self.exit_code,
+            "interrupted": self.interrupted,
             "frames_in": sum(file.frames_in for file in done),
             "frames_out": frames_out,
             "skipped": sum(file.skipped for file in done),
@@ -99,48 +117,131 @@ def run(
         targets: Files, or a folder where the source is one; ``"-"`` writes Matroska to standard output.
         options: All choices; the defaults suit most.
         observer: Receives events on the calling thread while the run goes on.
-        stop: Set it, from any thread or a signal handler, to finish early with playable targets.
+        stop: Set it, from any thread or a signal handler, to end early: what is not whole then is kept,
+            playable, as ``NAME.partial.EXT``. A live source has no end of its own: what was read of it is
+            whole.
 
     Returns:
         What was done, file by file. In a folder, a file that fails is reported and the others go on.
 
     Raises:
-        StreamderainError: The run could not start, or its only file failed.
+        StreamderainError: The run could not start, its only file failed, or the disk is full. Its ``report``
+            tells what was done, its ``kept`` where partial results lie.
     """
     options = options or RunOptions()
+    if not isinstance(options, RunOptions):
+        raise ConfigError(f"options must be RunOptions, not {type(options).__name__}")
     stop = stop or threading.Event()
-    tell = observer or (lambda event: None)
-    sources = [str(source)] if isinstance(source, str | Path) else [str(one) for one in source]
+    sources = [_text(source)] if isinstance(source, str | Path) else [_text(one) for one in source]
     if not sources or "" in sources:
         raise ConfigError("a source is empty; was it an empty variable of the shell?")
     specs = find_sources(sources[0] if len(sources) == 1 else sources, options.read)
-    plan = _plan(specs, [str(target) for target in targets], options, many=_many(sources, specs))
+    names = [_text(target) for target in targets]
+    plan = _plan(specs, names, options, many=_many(sources, specs))
     name, reason = choose_engine(options.engine.engine)
     model = load_model(options.engine.model)
-    files: list[Complete | Failed] = []
     with open_engine(name, model=model, options=options.engine) as engine:
-        for spec, spec_targets in plan:
-            if stop.is_set():
+        running = _Running(plan, options, engine, reason, observer or (lambda event: None), stop)
+        return running.run()
+
+
+def _text(path: str | Path) -> str:
+    if not isinstance(path, str | Path):
+        raise ConfigError(f"a source or target must be a path, as str or Path, not {type(path).__name__}")
+    return str(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """One file with the targets that are still to be written; none where all are there."""
+
+    spec: SourceSpec
+    targets: list[str]
+    there: tuple[str, ...] = ()
+
+
+class _Running:
+    """Works through a plan."""
+
+    def __init__(
+        self,
+        plan: list[_Planned],
+        options: RunOptions,
+        engine: Engine,
+        reason: str,
+        tell: Observer,
+        stop: threading.Event,
+    ) -> None:
+        self._plan, self._options, self._engine, self._reason = plan, options, engine, reason
+        self._tell, self._stop = tell, stop
+        self._files: list[FileResult] = []
+        self._sizes = [planned.spec.size_bytes if planned.targets else 0 for planned in plan]
+        self._began = perf_counter()
+
+    def run(self) -> RunReport:
+        for position, planned in enumerate(self._plan):
+            if not planned.targets:
+                self._add(Skipped(planned.spec.name, planned.spec.place, planned.there))
+                continue
+            if self._stop.is_set() or not self._derained(position, planned):
                 break
-            job = Job(spec, spec_targets, options=options, engine=engine, reason=reason)
-            try:
-                files.append(job.run(tell, stop))
-            except StreamderainError as error:
-                if stop.is_set() and isinstance(error, EncodeError):
-                    break  # stopped before the first frame: there is nothing to keep
-                if len(plan) == 1 or isinstance(error, OutputFull):
-                    raise
-                files.append(Failed(spec.name, type(error).__name__, str(error), error.exit_code))
-                tell(files[-1])
+        return self._report()
+
+    def _derained(self, position: int, planned: _Planned) -> bool:
+        """Derains one file; returns whether it was begun."""
+        job = Job(
+            planned.spec,
+            planned.targets,
+            options=self._options,
+            engine=self._engine,
+            reason=self._reason,
+            number=position + 1,
+            files=len(self._plan),
+        )
+        try:
+            complete = job.run(lambda event: self._tell(self._with_files(position, event)), self._stop)
+        except StreamderainError as error:
+            spec = planned.spec
+            failed = Failed(
+                spec.name, spec.place, type(error).__name__, str(error), error.exit_code, tuple(error.kept)
+            )
+            if len(self._plan) == 1 or isinstance(error, OutputFull):
+                self._files.append(failed)
+                error.report = self._report()
+                raise
+            self._add(failed)
+            return True
+        if complete is not None:
+            self._files.append(complete)
+        return complete is not None
+
+    def _add(self, result: Failed | Skipped) -> None:
+        self._files.append(result)
+        self._tell(result)
+
+    def _report(self) -> RunReport:
+        model = self._engine.model
         return RunReport(
-            tuple(files),
-            engine.name,
-            engine.device,
-            engine.precision,
+            tuple(self._files),
+            self._engine.name,
+            self._engine.device,
+            self._engine.precision,
             model.name,
             model.sha256,
-            interrupted=stop.is_set(),
+            not_reached=tuple(planned.spec.place for planned in self._plan[len(self._files) :]),
         )
+
+    def _with_files(self, position: int, event: Event) -> Event:
+        """Adds the time left for all files to a file's progress, as if all their bytes took equally long."""
+        if not isinstance(event, Progress) or len(self._plan) == 1 or not event.frames:
+            return event
+        share = min(event.frames_out / event.frames, 1.0)
+        done = sum(self._sizes[:position]) + share * self._sizes[position]
+        if not done:
+            return event
+        spent_s = perf_counter() - self._began
+        left_s = spent_s * (sum(self._sizes) - done) / done
+        return dataclasses.replace(event, files_eta_s=round(left_s, 1))
 
 
 def _many(sources: list[str], specs: list[SourceSpec]) -> bool:
@@ -149,9 +250,7 @@ def _many(sources: list[str], specs: list[SourceSpec]) -> bool:
     return len(specs) > 1 or folder
 
 
-def _plan(
-    specs: list[SourceSpec], targets: list[str], options: RunOptions, *, many: bool
-) -> list[tuple[SourceSpec, list[str]]]:
+def _plan(specs: list[SourceSpec], targets: list[str], options: RunOptions, *, many: bool) -> list[_Planned]:
     """Pairs every file of a source with its targets and checks them before any work."""
     if not targets:
         raise ConfigError("no target was given; say where the result goes with -o TARGET")
@@ -159,19 +258,24 @@ def _plan(
         raise ConfigError("a target is empty; was it an empty variable of the shell?")
     if many and "-" in targets:
         raise ConfigError(f"the source holds {len(specs)} files, which cannot all go to standard output")
-    plan = [
-        (spec, [str(Path(target) / spec.name) if many else target for target in targets]) for spec in specs
-    ]
-    if many:
-        for target in targets:
-            _make_folder(Path(target))
-    for spec, spec_targets in plan:
-        check_targets([path for path in spec.paths if str(path) != "-"], spec_targets, options.encode)
+    # Pictures that are one video become numbered pictures in a folder; everything else keeps its name there.
+    folders = {target for target in targets if many or (specs[0].kind != "sequence" and is_folder(target))}
+    plan = []
+    for spec in specs:
+        wanted = [str(Path(target) / spec.name) if target in folders else target for target in targets]
+        there = tuple(target for target in wanted if options.encode.skip_existing and is_there(target))
+        plan.append(_Planned(spec, [target for target in wanted if target not in there], there))
+    for target in folders:
+        _make_folder(Path(target), several=many)
+    for planned in plan:
+        if planned.targets:
+            sources = [path for path in planned.spec.paths if str(path) != "-"]
+            check_targets(sources, planned.targets, options.encode)
     return plan
 
 
-def _make_folder(folder: Path) -> None:
-    named_like_a_file = folder.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+def _make_folder(folder: Path, *, several: bool) -> None:
+    named_like_a_file = several and folder.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
     if not folder.is_dir() and (folder.exists() or named_like_a_file):
         raise ConfigError(
             f"the source holds several files, so the target must be a folder, not {folder}; "

@@ -30,15 +30,37 @@ they arise, with the cause chained.
 
 from __future__ import annotations
 
+from typing import Any
+
+from streamderain.addresses import redact
+
 EXIT_OK = 0
 EXIT_PARTIAL = 7
 EXIT_INTERRUPTED = 130
 
 
 class StreamderainError(Exception):
-    """Root of the tree. ``exit_code`` is what the command line ends with."""
+    """Root of the tree. ``exit_code`` is what the command line ends with.
+
+    Args:
+        message: What failed, where, and what to do next. Credentials of addresses in it are left out.
+
+    Attributes:
+        kept: Paths of partial results that were kept.
+        report: A run's :class:`~streamderain.api.RunReport` up to the error; None where no run had begun.
+    """
 
     exit_code: int = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redact(message))
+        self.kept: tuple[str, ...] = ()
+        self.report: Any = None
+
+    def __str__(self) -> str:
+        if not self.kept:
+            return super().__str__()
+        return f"{super().__str__()}. What was done until then is kept, and plays: {', '.join(self.kept)}"
 
 
 class ConfigError(StreamderainError, ValueError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,36 @@ class StageSpeed:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetResult:
+    """What became of one target.
+
+    Attributes:
+        target: Its name, as the user wrote it.
+        path: Where it lies, in full; empty for standard output.
+        state: ``"whole"``: complete, under its name. ``"partial"``: cut by an interrupt. ``"failed"``: see
+            ``error``.
+        kept: Path of what was done so far where that has another name; None where nothing is kept.
+        error: What went wrong; empty unless it failed.
+        exit_code: Of that error, else 0.
+    """
+
+    target: str
+    path: str
+    state: Literal["writing", "whole", "partial", "failed"]
+    kept: str | None = None
+    error: str = ""
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """A source was opened and its targets were prepared; nothing is derained yet.
 
     Attributes:
         source: What is read, as the user named it, without credentials.
+        path: Its full path, or its address without credentials.
+        number: Which file of the run it is, from 1.
+        files: How many files the run has.
         targets: What is written.
         width: Of the first video stream, in pixels.
         height: Of the first video stream, in pixels.
@@ -47,6 +72,9 @@ class Started:
     """
 
     source: str
+    path: str
+    number: int
+    files: int
     targets: tuple[str, ...]
     width: int
     height: int
@@ -72,6 +100,8 @@ class Progress:
         elapsed_s: Seconds since the start.
         fps: Frames written per second over the last few seconds.
         eta_s: Seconds left at that speed; None when unknown.
+        files_eta_s: Seconds left for all files of the run, by their sizes; None for a single one or when
+            unknown.
         limited_by: The stage that limits: ``"read"``, ``"engine"`` or ``"write"``; None while unknown.
     """
 
@@ -81,15 +111,18 @@ class Progress:
     elapsed_s: float
     fps: float
     eta_s: float | None
+    files_eta_s: float | None
     limited_by: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """A source was worked through, or interrupted with its targets finalised.
+    """A source was worked through, or interrupted with what was done so far kept.
 
     Attributes:
         source: What was read.
+        path: Its full path, or its address without credentials.
+        results: What became of each target.
         targets: What was written.
         frames_in: Frames decoded.
         frames_out: Frames encoded.
@@ -105,7 +138,9 @@ class Complete:
     """
 
     source: str
+    path: str
     targets: tuple[str, ...]
+    results: tuple[TargetResult, ...]
     frames_in: int
     frames_out: int
     skipped: int
@@ -127,18 +162,37 @@ class Failed:
 
     Attributes:
         source: What was read.
+        path: Its full path, or its address without credentials.
         error: Name of the error's class.
         message: What failed, where, and what to do.
         exit_code: What the command ends with.
+        kept: Paths of partial results that were kept.
     """
 
     source: str
+    path: str
     error: str
     message: str
     exit_code: int
+    kept: tuple[str, ...] = ()
 
 
-Event = Started | Progress | Complete | Failed
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A source was left out, since all its targets are there already.
+
+    Attributes:
+        source: What would have been read.
+        path: Its full path.
+        targets: What is there.
+    """
+
+    source: str
+    path: str
+    targets: tuple[str, ...]
+
+
+Event = Started | Progress | Complete | Failed | Skipped
 Observer = Callable[[Event], None]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from time import perf_counter
 
+from streamderain.errors import StreamderainError
 from streamderain.events import Complete, Observer, Progress, Started
 from streamderain.media.folder import SourceSpec, open_spec
 from streamderain.media.images import ImageSequence
@@ -20,6 +22,9 @@ from streamderain.trace import Trace
 
 SPEED_WINDOW_S = 3.0
 """The reported frames per second look this far back."""
+
+OPEN_TICK_S = 0.1
+"""How often one who waits for a source to open looks whether the run was stopped."""
 
 TELL_EVERY_S = 0.2
 """How often progress is told."""
@@ -38,6 +43,8 @@ class Job:
         reason: Why this engine was chosen, for the report.
         slots: Frames in flight in each session beyond the look-ahead; 0 lets the engine choose.
         trace: Receives how long every frame takes in each step.
+        number: Which file of the run this is, from 1.
+        files: How many files the run has.
     """
 
     def __init__(
@@ -50,6 +57,8 @@ class Job:
         reason: str,
         slots: int = 0,
         trace: Trace | None = None,
+        number: int = 1,
+        files: int = 1,
     ) -> None:
         self._spec = spec
         self._targets = tuple(targets)
@@ -58,31 +67,73 @@ class Job:
         self._reason = reason
         self._slots = slots
         self._trace = trace
+        self._number, self._files = number, files
         self._recent: deque[tuple[float, int]] = deque()
 
-    def run(self, tell: Observer, stop: threading.Event) -> Complete:
+    def run(self, tell: Observer, stop: threading.Event) -> Complete | None:
         """Derains the file.
 
         Args:
             tell: Receives Started, Progress and Complete.
             stop: Finish early once it is set.
 
+        Returns:
+            What was done; None where it was stopped before the source was open.
+
         Raises:
-            StreamderainError: It could not be done; nothing is left behind.
+            StreamderainError: It could not be done. Its ``kept`` names what was done until then.
         """
         started = perf_counter()
         with ExitStack() as cleanup:
-            source = open_spec(self._spec, self._options.read)
+            source = self._opened(stop)
+            if source is None:
+                return None
             cleanup.callback(source.close)
             pipeline, warnings = self._prepare(source, cleanup)
             pipeline.counters.started = started
             total = _expected_frames(source)
             tell(self._started(source, total, warnings))
-            pipeline.run(self._ticker(pipeline, total, tell, stop))
-            complete = self._complete(source, pipeline, warnings, interrupted=stop.is_set())
-            cleanup.pop_all()  # everything was finished and closed by the pipeline
+            cleanup.pop_all()  # the pipeline ends and closes everything, however it ends
+            interrupted = False
+            try:
+                pipeline.run(self._ticker(pipeline, total, tell, stop))
+            except KeyboardInterrupt:
+                interrupted = (
+                    True  # the second one: what is written is kept, what is in flight is not waited for
+                )
+            except StreamderainError as error:
+                error.kept = tuple(result.kept for result in pipeline.results if result.kept)
+                raise
+            interrupted = interrupted or pipeline.is_cut or (source.is_live and stop.is_set())
+            complete = self._complete(source, pipeline, warnings, interrupted=interrupted)
         tell(complete)
         return complete
+
+    def _opened(self, stop: threading.Event) -> FrameFile | None:
+        """Opens the source on a thread that can be left behind: a pipe or an address may never answer."""
+        opening: Future[FrameFile] = Future()
+
+        def work() -> None:
+            source, problem = None, None
+            try:
+                source = open_spec(self._spec, self._options.read)
+            except BaseException as error:
+                problem = error
+            wanted = opening.set_running_or_notify_cancel()
+            if source is None:
+                if wanted:
+                    opening.set_exception(problem)
+            elif wanted:
+                opening.set_result(source)
+            else:
+                source.close()
+
+        threading.Thread(target=work, name="opener", daemon=True).start()
+        while not opening.done():
+            wait([opening], timeout=OPEN_TICK_S)
+            if stop.is_set() and opening.cancel():
+                return None
+        return opening.result()
 
     def _prepare(self, source: FrameFile, cleanup: ExitStack) -> tuple[Pipeline, list[str]]:
         """Opens sessions and outputs, which are closed again should anything fail."""
@@ -93,6 +144,8 @@ class Job:
             cleanup.callback(sessions[-1].close)
         outputs, warnings = open_outputs(source, self._targets, self._options.encode)
         for output in outputs:
+            for encoder in output.encoders:
+                cleanup.callback(encoder.close)
             for outlet in output.outlets:
                 cleanup.callback(outlet.abort)
         return Pipeline(source, sessions, outputs, trace=self._trace), [*source.warnings, *warnings]
@@ -120,7 +173,9 @@ class Job:
         elapsed_s = perf_counter() - counters.started
         return Complete(
             source=source.name,
+            path=self._spec.place,
             targets=self._targets,
+            results=pipeline.results,
             frames_in=counters.frames_in,
             frames_out=counters.frames_out,
             skipped=source.damage.skipped_frames,
@@ -138,6 +193,9 @@ class Job:
         geometry = source.streams[0].geometry
         return Started(
             source=self._spec.name,
+            path=self._spec.place,
+            number=self._number,
+            files=self._files,
             targets=self._targets,
             width=geometry.width,
             height=geometry.height,
@@ -169,6 +227,7 @@ class Job:
             elapsed_s=round(now - counters.started, 3),
             fps=round(fps, 2),
             eta_s=round(left / fps, 1) if left is not None and fps > 0 else None,
+            files_eta_s=None,
             limited_by=pipeline.limited_by(),
         )
 

@@ -7,12 +7,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
-from types import MappingProxyType
-from typing import Any
+from types import MappingProxyType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from streamderain.errors import ConfigError
+
+
+def require_types(options: Any) -> None:
+    """Check that each field of an options dataclass holds what its annotation says; an int is a float too.
+
+    Raises:
+        ConfigError: A field holds something else; names it.
+    """
+    hints = get_type_hints(type(options))
+    for one in fields(options):
+        value, wanted = getattr(options, one.name), hints[one.name]
+        kinds = tuple(
+            get_origin(kind) or kind for kind in (get_args(wanted) if _is_union(wanted) else (wanted,))
+        )
+        allowed = (*kinds, int) if float in kinds else kinds
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
+            names = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise ConfigError(
+                f"{type(options).__name__}.{one.name} must be {names}, not {value!r} ({type(value).__name__})"
+            )
+
+
+def _is_union(wanted: Any) -> bool:
+    return get_origin(wanted) in (Union, UnionType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +58,7 @@ class ReadOptions:
     image_rate_fps: float = 25.0
 
     def __post_init__(self) -> None:
+        require_types(self)
         if not (math.isfinite(self.start_s) and self.start_s >= 0):
             raise ConfigError(f"the start (-ss) must be 0 or more seconds, not {self.start_s}")
         if self.duration_s is not None and not (math.isfinite(self.duration_s) and self.duration_s > 0):
@@ -53,6 +78,7 @@ class EncodeOptions:
         pix_fmt: Pixel format; None keeps the source's depth and chroma where the encoder can.
         extra: Further encoder options (``-e key=value``), checked against the encoder's own list.
         overwrite: Replace an existing target.
+        skip_existing: Leave out what has its target already.
     """
 
     codec: str | None = None
@@ -61,8 +87,14 @@ class EncodeOptions:
     pix_fmt: str | None = None
     extra: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     overwrite: bool = False
+    skip_existing: bool = False
 
     def __post_init__(self) -> None:
+        require_types(self)
+        if self.overwrite and self.skip_existing:
+            raise ConfigError(
+                "--overwrite replaces existing targets and --skip-existing leaves them: choose one of the two"
+            )
         if self.crf is not None and not 0 <= self.crf <= 63:
             raise ConfigError(f"crf must lie in 0..63, not {self.crf}")
         object.__setattr__(self, "extra", MappingProxyType(dict(self.extra)))
@@ -94,6 +126,7 @@ class EngineOptions:
     threads: int = 0
 
     def __post_init__(self) -> None:
+        require_types(self)
         if not 0.0 <= self.strength <= 1.0:
             raise ConfigError(f"strength must lie in 0..1, not {self.strength}")
         if self.threads < 0:
@@ -107,3 +140,6 @@ class RunOptions:
     read: ReadOptions = field(default_factory=ReadOptions)
     encode: EncodeOptions = field(default_factory=EncodeOptions)
     engine: EngineOptions = field(default_factory=EngineOptions)
+
+    def __post_init__(self) -> None:
+        require_types(self)

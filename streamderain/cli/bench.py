@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from streamderain.cli.outputs import check_report, write_report
+from streamderain.cli.outputs import check_reports, write_report
 from streamderain.cli.run import run_options
 from streamderain.cli.tables import print_table, telling
 from streamderain.measure.bench import BenchOptions, bench
@@ -32,8 +32,8 @@ def bench_command(
     **arguments: Any,
 ) -> int:
     """Runs the command and returns its exit code."""
-    for path, option in ((json_path, "--json"), (markdown_path, "--markdown"), (html_path, "--html")):
-        check_report(path, option, overwrite=overwrite)
+    reports = {"--json": json_path, "--markdown": markdown_path, "--html": html_path}
+    check_reports(reports, sources=[*filter(None, (source, reference))], overwrite=overwrite)
     arguments["duration_s"] = arguments["duration_s"] or DEFAULT_S
     options = BenchOptions(
         source=source,
@@ -50,12 +50,12 @@ def bench_command(
     to_stderr = "-" in (json_path, markdown_path, html_path)
     for table in [] if quiet else [*tables(found), facts(found)]:
         print_table(table, to_stderr=to_stderr)
-    write_report(json.dumps(to_json(found), indent=1) + "\n", json_path)
-    write_report(markdown(found), markdown_path)
+    write_report(json.dumps(to_json(found), indent=1) + "\n", json_path, overwrite=overwrite)
+    write_report(markdown(found), markdown_path, overwrite=overwrite)
     if html_path is not None:
         from streamderain.measure.pages import bench_page  # slow to import
 
-        write_report(bench_page(found), html_path)
+        write_report(bench_page(found), html_path, overwrite=overwrite)
     return 0
 
 

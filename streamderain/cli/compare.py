@@ -8,13 +8,15 @@ from typing import Any
 
 import click
 
-from streamderain.cli.outputs import check_report, write_report
+from streamderain.cli.outputs import check_reports, write_report
 from streamderain.cli.run import run_options
 from streamderain.cli.tables import print_table, telling
 from streamderain.errors import ConfigError
 from streamderain.measure.compare import Comparison, Layout, compare, stacked, summary, to_json
 from streamderain.media.folder import VIDEO_SUFFIXES
-from streamderain.options import ReadOptions
+from streamderain.media.places import check_targets
+from streamderain.media.sink import PartialFile
+from streamderain.options import EncodeOptions, ReadOptions
 
 PAGE_S = 20.0
 """So much of the clips goes into a page unless -t says more: it holds all its pictures."""
@@ -33,8 +35,11 @@ def compare_command(
     """Runs the command and returns its exit code."""
     page = Path(target).suffix.lower() in (".html", ".htm")
     _check(clips, target, page=page, wipe=wipe)
-    check_report(target, "-o", overwrite=overwrite)
-    check_report(json_path, "--json", overwrite=overwrite)
+    if page:
+        check_reports({"-o": target, "--json": json_path}, sources=clips, overwrite=overwrite)
+    else:
+        check_targets(clips, [target], EncodeOptions(overwrite=overwrite))
+        check_reports({"--json": json_path}, sources=clips, targets=[target], overwrite=overwrite)
     if page and arguments["duration_s"] is None:
         arguments["duration_s"] = PAGE_S
     read = run_options(arguments).read
@@ -43,11 +48,15 @@ def compare_command(
         def told(done: int) -> None:
             tell("comparing", done, 0)
 
-        found = _page(clips, target, read, told) if page else _video(clips, target, read, told, wipe=wipe)
+        found = (
+            _page(clips, target, read, told, overwrite=overwrite)
+            if page
+            else _video(clips, target, read, told, wipe=wipe, overwrite=overwrite)
+        )
     if not quiet:
         print_table(summary(found), to_stderr=json_path == "-")
         click.echo(f"{Path(target).absolute()}", err=json_path == "-")
-    write_report(json.dumps(to_json(found), indent=1) + "\n", json_path)
+    write_report(json.dumps(to_json(found), indent=1) + "\n", json_path, overwrite=overwrite)
     return 0
 
 
@@ -63,27 +72,28 @@ def _check(clips: tuple[str, ...], target: str, *, page: bool, wipe: bool) -> No
         raise ConfigError(f"-o {target} is neither a page nor a video; name a file.html or a file.mp4")
     if page and wipe:
         raise ConfigError("--wipe is for videos; a page has a divider that you drag")
-    if Path(target).absolute() in [Path(clip).absolute() for clip in clips]:
-        raise ConfigError(f"-o {target} is one of the clips; name another file")
 
 
-def _page(clips: tuple[str, ...], target: str, read: ReadOptions, tell: Any) -> Comparison:
+def _page(
+    clips: tuple[str, ...], target: str, read: ReadOptions, tell: Any, *, overwrite: bool
+) -> Comparison:
     from streamderain.measure.pages import compare_page  # slow to import
 
     found, video = stacked(clips, read=read, tell=tell)
-    write_report(compare_page(found, video), target)
+    write_report(compare_page(found, video), target, overwrite=overwrite)
     return found
 
 
-def _video(clips: tuple[str, ...], target: str, read: ReadOptions, tell: Any, *, wipe: bool) -> Comparison:
-    """Writes under a partial name first: what is there under the right one is whole."""
+def _video(
+    clips: tuple[str, ...], target: str, read: ReadOptions, tell: Any, *, wipe: bool, overwrite: bool
+) -> Comparison:
+    """Write under a partial name first: what is there under the right one is whole."""
     layout: Layout = "wipe" if wipe else "side"
-    path = Path(target)
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    file = PartialFile(Path(target).resolve(), overwrite=overwrite)
     try:
-        found = compare(clips, partial, layout=layout, read=read, tell=tell)
+        found = compare(clips, file.partial, layout=layout, read=read, tell=tell)
+        file.keep()
     except BaseException:
-        partial.unlink(missing_ok=True)
+        file.discard()
         raise
-    partial.replace(path)
     return found

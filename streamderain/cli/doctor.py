@@ -7,7 +7,7 @@ import json
 
 from rich.console import Console
 
-from streamderain.cli.outputs import check_report, write_report
+from streamderain.cli.outputs import check_reports, write_report
 from streamderain.errors import EngineError
 from streamderain.measure.doctor import Check, Diagnosis, diagnose
 
@@ -16,7 +16,7 @@ _MARKS = {"ok": ("ok", "green"), "missing": ("missing", "yellow"), "broken": ("b
 
 def doctor_command(*, json_path: str | None, overwrite: bool) -> int:
     """Looks at everything; returns 0 where a plain run would work, and an engine's exit code elsewhere."""
-    check_report(json_path, "--json", overwrite=overwrite)
+    check_reports({"--json": json_path}, overwrite=overwrite)
     console = Console(stderr=json_path == "-", highlight=False, soft_wrap=True)
     checks = []
     for check in diagnose():
@@ -30,7 +30,8 @@ def doctor_command(*, json_path: str | None, overwrite: bool) -> int:
     else:
         console.print("ready: streamderain run works here", style="green")
     rows = [dataclasses.asdict(check) for check in checks]
-    write_report(json.dumps({"ready": not diagnosis.failed, "checks": rows}, indent=2) + "\n", json_path)
+    found = {"ready": not diagnosis.failed, "checks": rows}
+    write_report(json.dumps(found, indent=2) + "\n", json_path, overwrite=overwrite)
     return EngineError.exit_code if diagnosis.failed else 0
 
 

@@ -6,9 +6,9 @@ import dataclasses
 import json
 from typing import Any
 
-from streamderain.cli.outputs import check_report, write_report
+from streamderain.cli.outputs import check_reports, write_report
 from streamderain.cli.run import run_options
-from streamderain.cli.tables import print_table, telling
+from streamderain.cli.tables import duration_text, print_table, telling
 from streamderain.measure.estimate import Estimate, estimate
 from streamderain.measure.tables import Table
 
@@ -17,14 +17,14 @@ def estimate_command(
     *, source: str, json_path: str | None, overwrite: bool, quiet: bool, **arguments: Any
 ) -> int:
     """Runs the command and returns its exit code."""
-    check_report(json_path, "--json", overwrite=overwrite)
+    check_reports({"--json": json_path}, sources=[source], overwrite=overwrite)
     with telling(quiet=quiet) as tell:
         found = estimate(source, run_options(arguments), tell)
     if not quiet:
         print_table(_table(found), to_stderr=json_path == "-")
     files = [dataclasses.asdict(one) for one in found]
     whole = {"files": files, "time_s": sum(one.time_s for one in found)}
-    write_report(json.dumps(whole, indent=2) + "\n", json_path)
+    write_report(json.dumps(whole, indent=2) + "\n", json_path, overwrite=overwrite)
     return 0
 
 
@@ -56,10 +56,3 @@ def _table(found: list[Estimate]) -> Table:
 
 def _mb(count: int) -> str:
     return f"{count / 1e6:.3g}"
-
-
-def duration_text(seconds: float) -> str:
-    """Hours, minutes and seconds, for people."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -8,18 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from streamderain import __version__
+from streamderain.addresses import is_address, redact
 from streamderain.errors import EXIT_INTERRUPTED, PipelineError, StreamderainError
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="streamderain")
-def cli() -> None:
-    """Takes the rain out of video: one command, nothing lost but the rain."""
 
 
 def _encoder_options(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Any:
@@ -46,6 +42,50 @@ class Seconds(click.ParamType[float]):
         except ValueError:
             self.fail(f"{value!r} is no time; write seconds or HH:MM:SS", param, ctx)
         return seconds
+
+
+class ReportOption(click.Option):
+    """Where a report goes: ``--json`` for standard output, ``--json=PATH`` for a file; never the next."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Show the equals sign without which no path is taken."""
+        record = super().get_help_record(ctx)
+        return record and (record[0].replace(" [=PATH]", "[=PATH]"), record[1])
+
+
+class Command(click.Command):
+    """A command whose report options take a path only behind an equals sign.
+
+    The next word may be the user's only copy of a video.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give report options without a path their default one, standard output."""
+        names = {name for one in self.params if isinstance(one, ReportOption) for name in one.opts}
+        end = args.index("--") if "--" in args else len(args)
+        spelt = [f"{word}=-" if word in names else word for word in args[:end]]
+        return super().parse_args(ctx, [*spelt, *args[end:]])
+
+
+class Group(click.Group):
+    """The commands, with a hint for those who give a video where a command belongs."""
+
+    command_class = Command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command a line begins with."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and (is_address(name) or Path(name).exists()):
+            ctx.fail(f"{name} is no command. To derain it: streamderain run {name} -o TARGET")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="streamderain")
+def cli() -> None:
+    """Takes the rain out of video: one command, nothing lost but the rain."""
 
 
 _Options = tuple[Callable[[Any], Any], ...]
@@ -123,14 +163,18 @@ def _report(name: str, kind: str) -> Callable[[Any], Any]:
     return click.option(
         f"--{name}",
         f"{name}_path",
-        is_flag=False,
-        flag_value="-",
-        metavar="[PATH]",
+        cls=ReportOption,
+        metavar="[=PATH]",
         help=f"Write {kind} to PATH, or to standard output.",
     )
 
 
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing files.")
+_SKIP_EXISTING = click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Leave out files whose target is there: goes on with an interrupted run.",
+)
 _QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
 
 
@@ -146,7 +190,7 @@ def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 @cli.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @_with(*_TARGET, *_ENGINE, *_ENGINE_SETTINGS, *_ENCODER, *_TRIM, *_READ)
-@_with(_OVERWRITE, _report("json", "a summary as JSON"), _QUIET)
+@_with(_OVERWRITE, _SKIP_EXISTING, _report("json", "a summary as JSON"), _QUIET)
 def run(**arguments: Any) -> None:
     """Takes the rain out of SOURCE and writes the result to TARGET.
 
@@ -270,12 +314,19 @@ def demo(folder: str) -> None:
     sys.exit(demo_command(folder))
 
 
+def _usage(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None:
+        return ""
+    return f"{context.get_usage()}\nTry '{context.command_path} --help' for help.\n\n"
+
+
 def main() -> NoReturn:
     """Entry point: every error a user can meet becomes one message and an exit code, never a traceback."""
     try:
         sys.exit(cli(standalone_mode=False) or 0)
     except click.ClickException as error:
-        error.show()
+        click.echo(_usage(error) + redact(f"Error: {error.format_message()}"), err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
@@ -289,7 +340,7 @@ def main() -> NoReturn:
         if os.environ.get("STREAMDERAIN_TRACEBACK"):
             raise
         click.echo(
-            f"streamderain: a fault of streamderain itself: {error!r}. Please report it; "
+            f"streamderain: a fault of streamderain itself: {redact(repr(error))}. Please report it; "
             "STREAMDERAIN_TRACEBACK=1 shows where it arose",
             err=True,
         )

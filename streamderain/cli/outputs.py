@@ -1,52 +1,169 @@
-"""Where commands write their reports: checked before any work, so that none is lost."""
+"""Where commands write their reports: checked before any work, so that none is lost and none costs a file."""
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from streamderain.errors import ConfigError
+from streamderain.addresses import STANDARD_INPUT, is_address
+from streamderain.errors import ConfigError, MediaError
+from streamderain.media.folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from streamderain.media.sink import PartialFile
+
+STANDARD_OUTPUT = "-"
+
+_MEDIA_SUFFIXES = frozenset(
+    {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES}
+    | {
+        ".wav",
+        ".mp3",
+        ".m4a",
+        ".aac",
+        ".ac3",
+        ".flac",
+        ".opus",
+        ".mka",
+        ".srt",
+        ".vtt",
+        ".ass",
+        ".ssa",
+        ".sup",
+    }
+)
+
+_LOOKED_AT_BYTES = 1 << 20
 
 
-def check_report(path: str | None, option: str, *, overwrite: bool = False) -> None:
-    """Refuses a path that would cost the user a file, or the report.
+def check_reports(
+    reports: Mapping[str, str | None],
+    *,
+    sources: Sequence[str] = (),
+    targets: Sequence[str] = (),
+    overwrite: bool = False,
+) -> None:
+    """Refuse reports that would cost the user a file, or that would be lost.
 
     Args:
-        path: Where to; ``-`` is standard output, None nowhere.
-        option: What the user wrote it behind, for the message.
-        overwrite: Whether an existing file may be replaced.
+        reports: Path of each report by the option that names it: ``"--json"``, ``"--html"``,
+            ``"--markdown"``, or ``"-o"`` for a page. ``-`` is standard output, None nowhere.
+        sources: What is read, as the user wrote it.
+        targets: What else is written, as the user wrote it.
+        overwrite: Whether an earlier report may be replaced.
 
     Raises:
-        ConfigError: The file exists, or its folder does not.
+        ConfigError: A report lies on a source, a target, another report or anything that is no report of its
+            kind; it exists and may not be replaced; or its folder does not exist.
     """
-    if path is None or path == "-":
-        return
-    if Path(path).is_dir():
-        raise ConfigError(f"{option} {path} is a folder; name a file in it")
-    if Path(path).exists() and not overwrite:
-        raise ConfigError(
-            f"{option} {path} exists already; name another file, or add --overwrite "
-            f"({option} takes the next word as its PATH: put SOURCE before it)"
-        )
-    if not Path(path).absolute().parent.is_dir():
-        raise ConfigError(f"the folder of {option} {path} does not exist; make it first (mkdir -p)")
+    taken = {
+        os.path.realpath(target): f"the target {target}" for target in targets if target != STANDARD_OUTPUT
+    }
+    for source in sources:
+        if source != STANDARD_INPUT and not is_address(source):
+            taken[os.path.realpath(source)] = f"the source {source}"
+    to_output = [option for option, path in reports.items() if path == STANDARD_OUTPUT]
+    to_output += ["-o"] if STANDARD_OUTPUT in targets else []
+    if len(to_output) > 1:
+        names = " and ".join(to_output)
+        raise ConfigError(f"{names} cannot all go to standard output; name a file: {to_output[0]}=PATH")
+    for option, path in reports.items():
+        if path in (None, STANDARD_OUTPUT):
+            continue
+        place = os.path.realpath(path)
+        if place in taken:
+            raise ConfigError(f"{option}={path} is {taken[place]} itself; name another file")
+        _check_place(Path(path), option, overwrite=overwrite)
+        taken[place] = f"the report of {option}"
 
 
-def write_report(text: str, path: str | None) -> None:
-    """Writes a report that `check_report` passed.
+def write_report(text: str, path: str | None, *, overwrite: bool) -> None:
+    """Write a report that `check_reports` passed; it appears whole or not at all.
 
     Raises:
         ConfigError: It cannot be written.
     """
     if path is None:
         return
-    if path == "-":
+    if path == STANDARD_OUTPUT:
         sys.stdout.write(text)
         return
     try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
+        if _is_special(Path(path)):
+            Path(path).write_text(text, encoding="utf-8")
+            return
+        file = PartialFile(Path(os.path.realpath(path)), overwrite=overwrite)
+        try:
+            file.write(text.encode())
+            file.keep()
+        except BaseException:
+            file.discard()
+            raise
+    except (OSError, MediaError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"the work is done, but its report cannot be written to {path}: {error.strerror}; "
+            f"the work is done, but its report cannot be written to {path}: {reason}; "
             "check the folder and its free space, or name another"
         ) from error
+
+
+def _check_place(path: Path, option: str, *, overwrite: bool) -> None:
+    shown = f"{option}={path}"
+    if path.is_dir():
+        raise ConfigError(f"{shown} is a folder; name a file in it")
+    if path.suffix.lower() in _MEDIA_SUFFIXES:
+        raise ConfigError(
+            f"{shown} is named like a media file; a report needs another name, such as report.json"
+        )
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"the folder of {shown} does not exist; make it first (mkdir -p)")
+    if not path.exists() or _is_special(path):
+        return
+    if not overwrite:
+        raise ConfigError(f"{shown} exists already; name another file, or add --overwrite")
+    if not _KINDS.get(option, _is_page)(path):
+        raise ConfigError(
+            f"{shown} exists and is no earlier report, so that --overwrite does not replace it; name "
+            f"another file"
+        )
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path is a device or a pipe, such as /dev/null, which nothing can be lost from."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _text_of(path: Path) -> str | None:
+    """The beginning of a text file; None where it is none."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LOOKED_AT_BYTES)
+    except OSError:
+        return None
+    # A multi-byte character may be cut in two at the end of what was read.
+    return None if b"\0" in data else data.decode(errors="replace")
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0 or isinstance(json.loads(path.read_bytes()), dict | list)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _is_page(path: Path) -> bool:
+    text = _text_of(path)
+    return text is not None and (not text or text.lstrip().lower().startswith(("<!doctype html", "<html")))
+
+
+def _is_plain_text(path: Path) -> bool:
+    text = _text_of(path)
+    return text is not None and "�" not in text[:1024]
+
+
+_KINDS: Mapping[str, Callable[[Path], bool]] = {
+    "--json": _is_json,
+    "--html": _is_page,
+    "--markdown": _is_plain_text,
+}

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from streamderain.api import run
-from streamderain.cli.outputs import check_report, write_report
+from streamderain.cli.outputs import check_reports, write_report
 from streamderain.cli.view import View
-from streamderain.errors import ConfigError
+from streamderain.errors import ConfigError, StreamderainError
 from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -28,21 +28,34 @@ def run_command(
     quiet: bool,
     **arguments: Any,
 ) -> int:
-    """Runs the command and returns its exit code."""
+    """Run the command and return its exit code."""
     options = run_options(arguments)
     if "-" in targets and sys.stdout.isatty():
         raise ConfigError("standard output is a terminal; send the video somewhere: -o - > clean.mkv")
-    _check_summary(json_path, targets, overwrite=options.encode.overwrite)
-    with _interruptible() as stop, View(quiet=quiet) as view:
-        report = run(
-            list(sources) if len(sources) > 1 else sources[0],
-            *targets,
-            options=options,
-            observer=view.show,
-            stop=stop,
-        )
-    write_report(json.dumps(report.to_json(), indent=2) + "\n", json_path)
+    overwrite = options.encode.overwrite
+    check_reports({"--json": json_path}, sources=sources, targets=targets, overwrite=overwrite)
+    try:
+        with _interruptible() as stop, View(quiet=quiet) as view:
+            report = run(
+                list(sources) if len(sources) > 1 else sources[0],
+                *targets,
+                options=options,
+                observer=view.show,
+                stop=stop,
+            )
+            view.conclude(report)
+    except StreamderainError as error:
+        write_report(json.dumps(_failed(error), indent=2) + "\n", json_path, overwrite=overwrite)
+        raise
+    write_report(json.dumps(report.to_json(), indent=2) + "\n", json_path, overwrite=overwrite)
     return report.exit_code
+
+
+def _failed(error: StreamderainError) -> dict[str, Any]:
+    """The report of a run that ended with an error."""
+    done = {"files": [], "not_reached": []} if error.report is None else error.report.to_json()
+    told = {"error": type(error).__name__, "message": str(error), "kept": list(error.kept)}
+    return {**done, "exit_code": error.exit_code, **told}
 
 
 def run_options(arguments: Mapping[str, Any]) -> RunOptions:
@@ -72,11 +85,3 @@ def _interruptible() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _check_summary(path: str | None, targets: tuple[str, ...], *, overwrite: bool) -> None:
-    if path == "-" and "-" in targets:
-        raise ConfigError("--json and the video cannot both go to standard output; give --json a PATH")
-    if path is not None and path != "-" and path in targets:
-        raise ConfigError(f"--json and the video cannot both go to {path}; give --json another PATH")
-    check_report(path, "--json", overwrite=overwrite)

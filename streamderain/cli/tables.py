@@ -36,6 +36,13 @@ def print_table(findings: Findings, *, to_stderr: bool = False) -> None:
         console.print(findings.note, style="dim", markup=False)
 
 
+def duration_text(seconds: float) -> str:
+    """Hours, minutes and seconds, for people."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 @contextmanager
 def telling(*, quiet: bool = False) -> Iterator[Tell]:
     """Yields a function that shows progress on standard error: a bar on a terminal, else some lines."""

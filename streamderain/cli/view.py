@@ -6,22 +6,33 @@ import sys
 from collections.abc import Iterable
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from streamderain import events
+from streamderain.addresses import redact
+from streamderain.cli.tables import duration_text
 from streamderain.errors import EXIT_PARTIAL
+
+if TYPE_CHECKING:
+    from streamderain.api import RunReport
 
 LINE_EVERY_S = 5.0
 """How often a line of progress is written where there is no terminal."""
+
+NAMED_AT_MOST = 20
+"""So many files are named in the closing summary; the rest is counted."""
 
 _LIMITS = {"read": "reading", "engine": "deraining", "write": "encoding"}
 
 
 class View:
     """A progress bar on a terminal, plain lines elsewhere. All of it goes to standard error.
+
+    A terminal that was closed, or a reader of standard error that went away, ends the talking and not the
+    work.
 
     Args:
         quiet: Show warnings and errors only.
@@ -34,6 +45,8 @@ class View:
         self._task: TaskID | None = None
         self._last_line = 0.0
         self._warned: set[str] = set()
+        self._engine = ""
+        self._deaf = False
 
     def __enter__(self) -> Self:
         return self
@@ -41,10 +54,30 @@ class View:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop_bar()
+        try:
+            self._stop_bar()
+        except OSError:
+            self._deaf = True
 
     def show(self, event: events.Event) -> None:
         """Renders one event."""
+        if self._deaf:
+            return
+        try:
+            self._show(event)
+        except OSError:
+            self._deaf = True  # nobody listens any more; the work goes on
+
+    def conclude(self, report: RunReport) -> None:
+        """Renders what became of several files: how many are done, and which are not."""
+        if len(report.files) + len(report.not_reached) < 2 or self._deaf:
+            return
+        try:
+            self._conclude(report)
+        except OSError:
+            self._deaf = True
+
+    def _show(self, event: events.Event) -> None:
         match event:
             case events.Started():
                 self._started(event)
@@ -55,35 +88,38 @@ class View:
             case events.Failed():
                 self._stop_bar()
                 self._say(f"{event.source}: {event.message}", style="red")
+            case events.Skipped():
+                if not self._quiet:
+                    self._say(f"{event.source}: skipped, {', '.join(event.targets)} is there")
 
     def _started(self, event: events.Started) -> None:
         self._warn(event.warnings)
         if self._quiet:
             return
+        engine = f"{event.model} on {event.engine} {event.precision} ({event.engine_reason}), {event.device}"
+        if engine != self._engine:
+            self._engine = engine
+            self._say(engine)
+        place = f"[{event.number}/{event.files}] " if event.files > 1 else ""
         frames = f", {event.frames} frames" if event.frames else ""
         streams = f", {event.streams} video streams" if event.streams > 1 else ""
-        self._say(
-            f"{event.source}: {event.width}x{event.height}{frames}{streams} -> {', '.join(event.targets)}"
-        )
-        self._say(
-            f"{event.model} on {event.engine} {event.precision} ({event.engine_reason}), {event.device}"
-        )
+        size = f"{event.width}x{event.height}{frames}{streams}"
+        self._say(f"{place}{event.source}: {size} -> {', '.join(event.targets)}")
         self._last_line = monotonic()
         if self._console.is_terminal:
             self._start_bar(event)
 
     def _progress(self, event: events.Progress) -> None:
+        left = "" if event.files_eta_s is None else f", all files: {duration_text(event.files_eta_s)} left"
         if self._bar is not None and self._task is not None:
-            self._bar.update(
-                self._task, completed=event.frames_out, fps=event.fps, limit=_limit(event.limited_by)
-            )
+            limit = _limit(event.limited_by) + left
+            self._bar.update(self._task, completed=event.frames_out, fps=event.fps, limit=limit)
         elif not self._quiet and monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = monotonic()
             of = f" of {event.frames}" if event.frames else ""
             eta = f", {event.eta_s:.0f} s left" if event.eta_s is not None else ""
-            self._say(
-                f"{event.frames_out}{of} frames, {event.fps:.1f} frames/s{eta}{_limit(event.limited_by)}"
-            )
+            limit = _limit(event.limited_by)
+            self._say(f"{event.frames_out}{of} frames, {event.fps:.1f} frames/s{eta}{limit}{left}")
 
     def _complete(self, event: events.Complete) -> None:
         self._stop_bar()
@@ -92,13 +128,43 @@ class View:
             self._say(f"damaged: {damage}", style="yellow")
         if event.damage:
             self._say(f"what could be read was derained and kept (exit code {EXIT_PARTIAL})", style="yellow")
-        if event.interrupted:
-            self._say("interrupted: the result ends here and plays", style="yellow")
-        if not self._quiet:
+        for result in event.results:
+            self._result(event, result)
+        whole = [result.target for result in event.results if result.state == "whole"]
+        if whole and not self._quiet:
+            speed = f"{event.elapsed_s:.1f} s, {event.fps:.1f} frames/s{_limit(event.limited_by)}"
+            self._say(f"{event.frames_out} frames in {speed} -> {', '.join(whole)}")
+
+    def _result(self, event: events.Complete, result: events.TargetResult) -> None:
+        kept = "" if result.kept is None else f"; what was done is kept as {result.kept}"
+        if result.state == "failed":
+            self._say(f"{result.target}: {result.error}{kept}", style="red")
+        elif event.interrupted and result.state == "whole":
+            self._say(f"interrupted: {result.target} ends here and plays", style="yellow")
+        elif event.interrupted and result.kept is not None:
+            again = "; run again to make it whole"
             self._say(
-                f"{event.frames_out} frames in {event.elapsed_s:.1f} s, {event.fps:.1f} frames/s"
-                f"{_limit(event.limited_by)} -> {', '.join(event.targets)}"
+                f"interrupted: {event.frames_out} frames are kept as {result.kept}, which plays{again}",
+                "yellow",
             )
+        elif event.interrupted:
+            self._say(f"interrupted: {result.target} is not whole", style="yellow")
+
+    def _conclude(self, report: RunReport) -> None:
+        self._stop_bar()
+        done = [one for one in report.files if isinstance(one, events.Complete) and not one.interrupted]
+        failed = [one.source for one in report.files if isinstance(one, events.Failed)]
+        cut = [one.source for one in report.files if isinstance(one, events.Complete) and one.interrupted]
+        skipped = sum(isinstance(one, events.Skipped) for one in report.files)
+        half = [one.source for one in done if any(result.state == "failed" for result in one.results)]
+        parts = [f"{len(done) - len(half)} done"]
+        parts += [f"{skipped} skipped"] if skipped else []
+        parts += [f"{len(failed)} failed: {_named(failed)}"] if failed else []
+        parts += [f"{len(half)} with a failed target: {_named(half)}"] if half else []
+        parts += [f"interrupted: {_named(cut)}"] if cut else []
+        parts += [f"{len(report.not_reached)} not reached"] if report.not_reached else []
+        if not self._quiet or failed or half or cut or report.not_reached:
+            self._say("; ".join(parts) + ". " * bool(report.not_reached) + _go_on(report))
 
     def _start_bar(self, event: events.Started) -> None:
         self._bar = Progress(
@@ -125,7 +191,18 @@ class View:
                 self._say(f"warning: {warning}", style="yellow")
 
     def _say(self, text: str, style: str | None = None) -> None:
-        self._console.print(text, style=style, markup=False)
+        # A file name need not be text: what the terminal cannot show is shown escaped.
+        shown = redact(text).encode(errors="backslashreplace").decode()
+        self._console.print(shown, style=style, markup=False)
+
+
+def _named(names: list[str]) -> str:
+    more = len(names) - NAMED_AT_MOST
+    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+
+
+def _go_on(report: RunReport) -> str:
+    return "The same command with --skip-existing goes on" if report.not_reached else ""
 
 
 def _limit(stage: str | None) -> str:

@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 from streamderain.errors import ConfigError
 from streamderain.job import Job
 from streamderain.measure.isolated import Isolated
 from streamderain.measure.usage import Usage
+from streamderain.media.choice import gop_size
 from streamderain.media.folder import SourceSpec, find_sources, open_spec
 from streamderain.media.probing import Packets, packets_of
 from streamderain.models import load_model
@@ -30,9 +32,6 @@ _FIRST_S = 1.0
 _LEAST_S, _MOST_S = 0.5, 4.0
 _BUDGET_S = 12.0
 """The pieces are made so long that measuring them takes about this long."""
-
-_KEY_INTERVAL = 250
-"""libx264's and libx265's own."""
 
 _STUDENT_T = 2.13
 """Of the 90 % interval with one degree of freedom less than `SPOTS` (Student 1908)."""
@@ -226,6 +225,7 @@ def _length_s(first: Piece) -> float:
 def _piece(job: Job, target: Path, length_s: float) -> Piece:
     with Usage() as usage:
         done = job.run(lambda event: None, threading.Event())
+    assert done is not None, "nobody stops a measurement"
     packets = packets_of(target)
     target.unlink()
     ready_s = done.first_frame_s or 0.0
@@ -241,7 +241,7 @@ def _size(pieces: list[Piece], frames: int, duration_s: float) -> tuple[float, f
     """
     if len(pieces) == 1:
         return pieces[0].packets.file_bytes, pieces[0].packets.file_bytes * _WHOLE_SIZE
-    own = [_frame_bytes(piece.packets) for piece in pieces]
+    own = [_frame_bytes(piece.packets, Fraction(frames / duration_s)) for piece in pieces]
     per_frame = statistics.fmean(own)
     copied = sum(piece.packets.copied_bytes for piece in pieces) / sum(piece.seconds for piece in pieces)
     overhead = statistics.fmean(
@@ -253,12 +253,12 @@ def _size(pieces: list[Piece], frames: int, duration_s: float) -> tuple[float, f
     return size, size * max(error, _CORRELATED)
 
 
-def _frame_bytes(packets: Packets) -> float:
+def _frame_bytes(packets: Packets, rate_fps: Fraction) -> float:
     """Mean size of a frame, were the piece one of a long video."""
     keys, others = packets.key_bytes, packets.other_bytes
     if not others:
         return statistics.fmean(keys)  # an encoder of key frames alone
     key = statistics.fmean(keys)
     found = (len(keys) - 1) / (len(keys) + len(others))  # at cuts
-    share = max(found, 1 / _KEY_INTERVAL)
+    share = max(found, 1 / gop_size(rate_fps))
     return share * key + (1 - share) * statistics.fmean(others)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from streamderain.events import Complete
 from streamderain.frame import Frame
 from streamderain.job import Job
 from streamderain.measure.gpu import GpuUse
@@ -238,7 +237,8 @@ def _whole(spec: SourceSpec, target: Path, engine: Engine, setup: Setup, reason:
         trace=trace,
     )
     with Usage() as usage:
-        done: Complete = job.run(lambda event: None, threading.Event())
+        done = job.run(lambda event: None, threading.Event())
+    assert done is not None, "nobody stops a measurement"
     target.unlink()
     return Repeat(
         frames=done.frames_out,
@@ -330,6 +330,7 @@ def _encoded(frames: list[Frame], spec: SourceSpec, target: Path, setup: Setup) 
                 seconds.append(time.perf_counter() - began)
             outlet.mux(encoder.flush())
         outlet.abort()
+        encoder.close()
     finally:
         source.close()
     back = trace.seconds["write-back"]

@@ -16,6 +16,7 @@ from fractions import Fraction
 import av
 import av.logging
 from av.codec.codec import PixFmtLoss, find_best_pix_fmt_of_list
+from av.container import OutputContainer
 
 from streamderain.errors import ConfigError, EncodeError
 from streamderain.options import EncodeOptions
@@ -249,7 +250,9 @@ def open_encoder(settings: EncoderSettings) -> av.VideoStream:
     """Really opens an encoder.
 
     Returns:
-        An open stream of a container that goes nowhere; outlets make their streams after it.
+        An open stream of a container that goes nowhere; outlets make their streams after it. Close its
+        ``container``: an encoder holds as much memory as all its frames, and would wait for the garbage
+        collector.
 
     Raises:
         ConfigError: An option that the user gave has a value the encoder refuses.
@@ -284,12 +287,21 @@ def _try_open(settings: EncoderSettings) -> tuple[av.VideoStream | None, str, Ex
             av.logging.set_skip_repeated(skipping)
     complaint = [text for _, _, text in log if "rror parsing option" in text or "nknown option" in text]
     if complaint:
+        stream.container.close()
         return None, complaint[0].strip().rstrip("."), None
     return stream, "", None
 
 
 def _open(settings: EncoderSettings) -> av.VideoStream:
     host = av.open(os.devnull, "w", format="null")
+    try:
+        return _opened(host, settings)
+    except BaseException:
+        host.close()
+        raise
+
+
+def _opened(host: OutputContainer, settings: EncoderSettings) -> av.VideoStream:
     stream = host.add_stream(settings.codec, rate=settings.rate_fps)
     assert isinstance(stream, av.VideoStream)
     context = stream.codec_context
@@ -322,8 +334,10 @@ def _blame_options(settings: EncoderSettings) -> None:
     if not settings.chosen:
         return
     plain = {k: v for k, v in settings.options if k not in settings.chosen}
-    if _try_open(replace(settings, options=tuple(plain.items())))[0] is None:
+    without, _, _ = _try_open(replace(settings, options=tuple(plain.items())))
+    if without is None:
         return
+    without.container.close()
     for name in settings.chosen:
         value = dict(settings.options)[name]
         stream, said, cause = _try_open(replace(settings, options=(*plain.items(), (name, value))))
@@ -331,6 +345,7 @@ def _blame_options(settings: EncoderSettings) -> None:
             raise ConfigError(
                 f"{settings.codec} does not take {name}={value}: {said}. {_describe(settings.codec, name)}"
             ) from cause
+        stream.container.close()
 
 
 def _describe(codec: str, name: str) -> str:

@@ -90,6 +90,10 @@ class VideoEncoder:
         """
         return self._encode(None, None)
 
+    def close(self) -> None:
+        """Releases the encoder; its packets must not be touched afterwards. Idempotent."""
+        self.stream.container.close()
+
     def _place(self, frame: Frame) -> int:
         pts = frame.pts
         if frame.time_base != self.settings.time_base:
@@ -109,6 +113,7 @@ class VideoEncoder:
                     f"{picture.width}x{picture.height} at pts {frame.pts}; one file cannot hold both. "
                     f"Derain the parts on their own: -t {frame.time_s:.3f}, then -ss {frame.time_s:.3f}"
                 )
+            self.close()
             self.settings = replace(settings, width=picture.width, height=picture.height)
             self.stream = open_encoder(self.settings)
         unspecified = 2

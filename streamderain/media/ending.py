@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import av
 
-from streamderain.media.opening import is_address, mov_atoms
+from streamderain.addresses import is_address
+from streamderain.media.opening import mov_atoms
 
 if TYPE_CHECKING:
     from streamderain.media.reading import Reading

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from streamderain.addresses import HIDDEN, STANDARD_INPUT, display_name, is_address, redact_address
 from streamderain.errors import OpenError
 from streamderain.media.images import ImageSequence, size_of
-from streamderain.media.opening import STANDARD_INPUT, is_address, redact
 from streamderain.media.source import FileSource, open_source
 from streamderain.options import ReadOptions
 
@@ -46,6 +46,23 @@ class SourceSpec:
     paths: tuple[Path, ...]
     address: str = field(default="", repr=False)
 
+    @property
+    def place(self) -> str:
+        """Full path of the file, or of the folder of a run of images; an address without its secrets."""
+        if self.address:
+            return redact_address(self.address)
+        if str(self.paths[0]) == STANDARD_INPUT:
+            return display_name(STANDARD_INPUT)
+        path = self.paths[0].absolute()
+        return str(path.parent if self.kind == "sequence" else path)
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of its files; 0 where nobody knows."""
+        if self.address:
+            return 0
+        return sum(path.stat().st_size for path in self.paths if path.is_file())
+
 
 def find_sources(source: str | Sequence[str], options: ReadOptions) -> list[SourceSpec]:
     """Returns what a source names, in natural order (``clip2`` before ``clip10``).
@@ -64,7 +81,7 @@ def find_sources(source: str | Sequence[str], options: ReadOptions) -> list[Sour
     if source == STANDARD_INPUT:
         return [SourceSpec("video", "stdin.mkv", (Path(source),))]
     if is_address(source):
-        return [SourceSpec("video", _address_name(source), (Path(redact(source)),), source)]
+        return [SourceSpec("video", _address_name(source), (Path(redact_address(source)),), source)]
     path = Path(source)
     if path.is_dir():
         return _specs_of(_files_in(path), options, place=f"the folder {source}", folder=path)
@@ -108,8 +125,11 @@ def _single(path: Path) -> SourceSpec:
 
 
 def _address_name(source: str) -> str:
-    stem = redact(source).split("?")[0].rstrip("/").rsplit("/", 1)[-1]
-    return stem if Path(stem).suffix else f"{stem or 'stream'}.mkv"
+    place = redact_address(source).split("?")[0].partition("://")[2].rstrip("/")
+    stem = place.rpartition("/")[2]
+    if HIDDEN in stem or "/" not in place:
+        return "stream.mkv"  # nothing but the host, or nothing that may be shown
+    return stem if Path(stem).suffix else f"{stem}.mkv"
 
 
 def _files_in(folder: Path) -> list[Path]:

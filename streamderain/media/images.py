@@ -69,6 +69,7 @@ class ImageSequence:
     """
 
     copied: tuple[Any, ...] = ()
+    is_live = False
 
     def __init__(self, paths: tuple[Path, ...], *, name: str, options: ReadOptions) -> None:
         self.paths = paths

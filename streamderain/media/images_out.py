@@ -13,6 +13,7 @@ import av
 
 from streamderain.errors import EncodeError, OpenError
 from streamderain.media.jpeg_tags import with_jpeg_tags
+from streamderain.media.packets import duplicate
 from streamderain.media.sink import PartialFile, write_error
 
 
@@ -42,6 +43,10 @@ class ImageOutlet:
         tags: Callable[[int], bytes] | None = None,
     ) -> None:
         self.name = name
+        self.path = str(Path(name).absolute())
+        self.may_pause = False
+        self.partial: str | None = None
+        self.written_bytes = 0
         self._tags = tags
         self._place = place
         self._limit = limit
@@ -83,6 +88,17 @@ class ImageOutlet:
             if not self._written:
                 raise EncodeError(f"{self.name}: no picture to write; the source gave none")
 
+    def duplicate(self, packet: av.Packet[Any]) -> av.Packet[Any]:
+        """See :func:`streamderain.media.packets.duplicate`."""
+        return duplicate(packet)
+
+    def leave(self) -> str | None:
+        """Nothing is left to do: every picture that was written is whole and has its name."""
+        with self._lock:
+            self._done = True
+            self._remove_empty_folder()
+        return None
+
     def abort(self) -> None:
         """Removes the files of this run. Idempotent, never raises."""
         with self._lock:
@@ -92,9 +108,13 @@ class ImageOutlet:
             for path in self._written:
                 with contextlib.suppress(OSError):
                     path.unlink()
-            if self._folder is not None:
-                with contextlib.suppress(OSError):
-                    self._folder.rmdir()
+            self._remove_empty_folder()
+
+    def _remove_empty_folder(self) -> None:
+        """Removes the folder that was made for the pictures where it holds none."""
+        if self._folder is not None:
+            with contextlib.suppress(OSError):
+                self._folder.rmdir()
 
     def _write(self, data: bytes) -> None:
         number = len(self._written)
@@ -118,6 +138,7 @@ class ImageOutlet:
             file.discard()
             raise
         self._written.append(path)
+        self.written_bytes += len(data)
 
 
 def _made(folder: Path | None, name: str) -> Path | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 import sys
 from pathlib import Path
@@ -13,36 +12,19 @@ from typing import BinaryIO, cast
 import av
 from av.container import Flags, InputContainer
 
+from streamderain.addresses import STANDARD_INPUT, display_name, is_address
 from streamderain.errors import DecodeError, MediaError, OpenError, UnsupportedFormat
 
-STANDARD_INPUT = "-"
 NETWORK_TIMEOUT_S = 10.0
 
-_ADDRESS = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _TEXT_FORMATS = {"tty", "bin", "xbin", "idf", "adf"}
 _MOV = {".mp4", ".mov", ".m4v", ".3gp", ".qt"}
 _TEXT_SHARE = 0.97
 
 
-def is_address(source: str) -> bool:
-    """Returns whether a source is a URL rather than a path."""
-    return _ADDRESS.match(source) is not None
-
-
-def redact(text: str) -> str:
-    """Returns a text with the user names and passwords of its URLs left out."""
-    return _CREDENTIALS.sub("***@", text)
-
-
 def is_pipe(path: str) -> bool:
     """Returns whether a source can be read only once, from front to back."""
     return path == STANDARD_INPUT and not _standard_input_is_a_file()
-
-
-def display_name(path: str) -> str:
-    """Returns the name of a source for messages and reports: never a password."""
-    return "standard input" if path == STANDARD_INPUT else redact(path)
 
 
 def open_container(path: str) -> InputContainer:
@@ -57,7 +39,8 @@ def open_container(path: str) -> InputContainer:
     try:
         container = av.open(_target(path), timeout=_timeout(path), metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
-        raise _explained(path, name, error) from error
+        # FFmpeg's own error holds the address with its password: nothing of it may show in a traceback.
+        raise _explained(path, name, error) from (None if is_address(path) else error)
     if container.format.name == "avi":
         # AVI stores no display times, and those that FFmpeg makes up for H.264 with B-frames are out of
         # order; without them each frame carries the time at which the decoder gave it, which is right.

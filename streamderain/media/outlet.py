@@ -18,7 +18,8 @@ from streamderain.media.copied import Passenger, dress
 from streamderain.media.encoder import VideoEncoder
 from streamderain.media.hdr import side_data
 from streamderain.media.images import ImageSequence
-from streamderain.media.sink import Sink
+from streamderain.media.packets import duplicate
+from streamderain.media.sink import PartialFile, Sink, StandardOutput
 from streamderain.media.source import FileSource, VideoTrack
 from streamderain.media.timing import Order, Retimer, before_zero, lent
 
@@ -40,8 +41,14 @@ MOV_FAMILY = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v")
 """Formats of FFmpeg's mov muxer, which have edit lists and so times before zero."""
 
 
-_FRAGMENT_US = 2_000_000
-"""At most this much, and what the encoder holds, is lost in a kill."""
+_FRAGMENT_US = 1_000_000
+"""A fragment or cluster is at least so long. A kill costs at most this much, a group of pictures
+(``choice.gop_size``) and what the encoder holds."""
+
+_FRAGMENTS = {"min_frag_duration": str(_FRAGMENT_US)}
+"""With ``frag_keyframe``: fragments begin at key frames. One that begins inside a group of B-frames can leave
+the last picture in the fragment before, and FFmpeg then takes the length of the whole file from the last
+fragment alone: readers drop that picture."""
 
 
 def muxer_options(muxer: str, *, cover: bool = False, adts: bool = False) -> dict[str, str]:
@@ -59,13 +66,13 @@ def muxer_options(muxer: str, *, cover: bool = False, adts: bool = False) -> dic
     if muxer in MOV_FAMILY and adts:
         # With delay_moov FFmpeg does not strip those headers and then refuses the packets. Edit lists keep
         # the times instead, though not in what a kill leaves behind.
-        return {"movflags": "hybrid_fragmented", "use_editlist": "1", "frag_duration": str(_FRAGMENT_US)}
+        return {"movflags": "hybrid_fragmented+frag_keyframe", "use_editlist": "1", **_FRAGMENTS}
     if muxer in MOV_FAMILY:
         return {
             # Readable after a kill, an ordinary file after a clean end. Without delay_moov the muxer moves
             # all times to begin at 0 and forgets that a stream began late.
-            "movflags": "hybrid_fragmented+delay_moov",
-            "frag_duration": str(_FRAGMENT_US),
+            "movflags": "hybrid_fragmented+delay_moov+frag_keyframe",
+            **_FRAGMENTS,
         }
     if muxer in ("matroska", "webm"):
         # Otherwise the muxer marks streams as default that were not, and keeps five seconds to itself.
@@ -104,10 +111,13 @@ class ContainerOutlet:
         name: str,
     ) -> None:
         self.name = name
+        self.path = str(sink.path) if isinstance(sink, PartialFile) else ""
         self._sink = sink
         self._lock = threading.Lock()
+        self.may_pause = isinstance(sink, StandardOutput)
         self._closed = False
         self._wrote = False
+        self._wrote_video = False
         self._from_zero = muxer in FROM_ZERO
         self._container = av.open(
             sink, "w", format=muxer, container_options=dict(options), buffer_size=1 << 18
@@ -120,6 +130,20 @@ class ContainerOutlet:
     def time_bases(self) -> tuple[Fraction, ...]:
         """The container's clock for each video stream, in seconds per tick."""
         return tuple(stream.time_base for stream, _ in self._video.values())
+
+    @property
+    def partial(self) -> str | None:
+        """Path of what is written so far; None for standard output."""
+        return str(self._sink.partial) if isinstance(self._sink, PartialFile) else None
+
+    @property
+    def written_bytes(self) -> int:
+        """How much went out so far."""
+        return self._sink.written_bytes
+
+    def duplicate(self, packet: av.Packet[Any]) -> av.Packet[Any]:
+        """See :func:`streamderain.media.packets.duplicate`."""
+        return duplicate(packet)
 
     def mux(self, packets: Sequence[av.Packet[Any]]) -> None:
         """Writes encoded packets.
@@ -134,6 +158,7 @@ class ContainerOutlet:
             with self._lock, lent(packet):
                 retimer.place(packet)
                 self._write(packet, stream)
+                self._wrote_video = True
 
     def copy(self, packet: av.Packet[Any]) -> None:
         """Writes a packet of a copied stream; ignores one this format does not hold.
@@ -170,18 +195,37 @@ class ContainerOutlet:
             self._translated(self._container.close)
             self._sink.keep()
 
+    def leave(self) -> str | None:
+        """Ends the file as it is and keeps it under its partial name. Idempotent, never raises.
+
+        Returns:
+            Its path; None where no picture was written, which is not kept, and for standard output.
+        """
+        with self._lock:
+            if not self._wrote_video:
+                self._discard()
+                return None
+            if self._sink.error is None:
+                self._close()  # with the trailer: it becomes an ordinary file
+            kept = self._sink.leave()
+            self._close()
+            return kept
+
     def abort(self) -> None:
         """Removes what was written so far. Idempotent, never raises."""
+        with self._lock:
+            self._discard()
+
+    def _discard(self) -> None:
         self._sink.discard()
-        # A writer stuck in a pipe that nobody reads would hold the lock for ever.
-        if self._lock.acquire(timeout=1.0):
-            try:
-                if not self._closed:
-                    self._closed = True
-                    with contextlib.suppress(Exception):
-                        self._container.close()
-            finally:
-                self._lock.release()
+        self._close()
+
+    def _close(self) -> None:
+        """Closes the container; a sink that was ended before gets no trailer."""
+        if not self._closed:
+            self._closed = True
+            with contextlib.suppress(Exception):
+                self._container.close()
 
     def _start(
         self, source: MediaSource, encoders: Sequence[VideoEncoder], passengers: Sequence[Passenger]

@@ -11,6 +11,7 @@ from typing import Literal
 
 import av
 
+from streamderain.addresses import is_address, redact_address
 from streamderain.errors import ConfigError, OpenError
 from streamderain.media.codecs import check_encoder_options
 from streamderain.options import EncodeOptions
@@ -50,6 +51,11 @@ def parse_target(text: str) -> Target:
         raise ConfigError("the target is empty (an unset shell variable?); name one, for instance -o out.mp4")
     if text == "-":
         return Target(text, "pipe", Path(), "matroska")
+    if is_address(text):
+        raise ConfigError(
+            f"{redact_address(text)} is an address, and results go into files, folders or standard output; "
+            "name a file with -o, for instance -o out.mp4"
+        )
     # A rename would replace a link and leave what it points to as it was.
     path = Path(os.path.realpath(text))
     if _PATTERN.search(path.name):
@@ -58,11 +64,34 @@ def parse_target(text: str) -> Target:
                 f"{text}: a numbered pattern makes images; end it with .png, .jpg, .tif, .bmp or .webp"
             )
         return Target(text, "pattern", path)
-    if text.endswith("/") or path.is_dir():
+    if is_folder(text):
         return Target(text, "folder", path)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return Target(text, "still", path)
     return Target(text, "container", path, _muxer(text, path))
+
+
+def is_folder(text: str) -> bool:
+    """Return whether a target is a folder: there is one, it ends with a slash, or has no extension."""
+    if text == "-" or is_address(text):
+        return False
+    path = Path(text)
+    return text.endswith("/") or path.is_dir() or not (path.suffix or os.path.lexists(path))
+
+
+def is_there(text: str) -> bool:
+    """Return whether a target is complete already, as far as its name tells: only whole results get theirs.
+
+    Raises:
+        ConfigError: The target is numbered pictures, of which some may be missing.
+    """
+    target = parse_target(text)
+    if target.kind in ("folder", "pattern"):
+        raise ConfigError(
+            f"--skip-existing cannot tell whether all pictures of {text} are there; leave it out, or name a "
+            f"video"
+        )
+    return target.kind != "pipe" and target.path.exists()
 
 
 def check_targets(source_paths: Sequence[str | Path], targets: Sequence[str], options: EncodeOptions) -> None:

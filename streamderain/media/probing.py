@@ -9,8 +9,8 @@ from pathlib import Path
 import av
 
 from streamderain.errors import ConfigError, EncodeError, OpenError
-from streamderain.media.codecs import EncoderSettings, open_encoder, pixel_formats
-from streamderain.media.rehearsal import SIDE_PX, sample_packets
+from streamderain.media.codecs import EncoderSettings, pixel_formats
+from streamderain.media.rehearsal import SIDE_PX, Samples
 
 
 def ffmpeg_version() -> str:
@@ -27,6 +27,7 @@ def encoder_fault(codec: str) -> str | None:
     Returns:
         Why it does not work; None where it does.
     """
+    samples = Samples()
     try:
         formats = pixel_formats(codec)
         settings = EncoderSettings(
@@ -37,10 +38,12 @@ def encoder_fault(codec: str) -> str | None:
             time_base=Fraction(1, 25),
             rate_fps=Fraction(25),
         )
-        packets = sample_packets(open_encoder(settings), settings)
+        _, packets = samples.of(settings)
+        return None if packets else "it gives no packets"
     except (ConfigError, EncodeError, av.error.FFmpegError, OSError, ValueError) as error:
         return str(error).partition(". ")[0]
-    return None if packets else "it gives no packets"
+    finally:
+        samples.close()
 
 
 def decoders(names: tuple[str, ...]) -> list[str]:

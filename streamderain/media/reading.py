@@ -12,11 +12,12 @@ from typing import Any, cast
 import av
 from av.stream import Disposition
 
+from streamderain.addresses import display_name
 from streamderain.errors import UnsupportedFormat
 from streamderain.media.clock import Continuity
 from streamderain.media.damage import Damage
 from streamderain.media.lane import Lane
-from streamderain.media.opening import display_name, is_pipe, no_video, nothing_decoded, open_container
+from streamderain.media.opening import is_pipe, no_video, nothing_decoded, open_container
 from streamderain.media.trim import Item, Trim
 from streamderain.options import ReadOptions
 

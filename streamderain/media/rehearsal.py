@@ -64,10 +64,42 @@ class Lost:
         return said
 
 
+class Samples:
+    """A few small encoded pictures for each encoder settings, made once; close it after use."""
+
+    def __init__(self) -> None:
+        self._made: dict[EncoderSettings, tuple[av.VideoStream, list[av.Packet[Any]]]] = {}
+
+    def of(self, settings: EncoderSettings) -> tuple[av.VideoStream, list[av.Packet[Any]]]:
+        """Return the stream of an encoder opened with these settings at a small size, and its packets.
+
+        Raises:
+            ConfigError: An option of the user's is refused.
+            EncodeError: The encoder does not open.
+        """
+        small = replace(settings, width=SIDE_PX, height=SIDE_PX)
+        if small not in self._made:
+            host = open_encoder(small)
+            try:
+                self._made[small] = host, _sample_packets(host, small)
+            except BaseException:
+                host.container.close()
+                raise
+        return self._made[small]
+
+    def close(self) -> None:
+        """Close the encoders. Idempotent."""
+        while self._made:
+            _, (host, packets) = self._made.popitem()
+            packets.clear()
+            host.container.close()
+
+
 def rehearse(
     settings: EncoderSettings,
     muxer: str,
     *,
+    samples: Samples,
     options: Mapping[str, str],
     matrix: Sequence[int] | None,
     metadata: Mapping[str, str],
@@ -79,6 +111,7 @@ def rehearse(
     Args:
         settings: Of the encoder.
         muxer: FFmpeg's name of the container format.
+        samples: Makes the pictures.
         options: Muxer options.
         matrix: Display matrix, nine numbers; None for none.
         metadata: Global tags.
@@ -95,7 +128,7 @@ def rehearse(
         container.metadata.update(metadata)
         if chapters:
             container.set_chapters([_chapter()])
-        _write(container, small, matrix=matrix, sounds=sounds)
+        _write(container, samples.of(small), small.time_base, matrix=matrix, sounds=sounds)
         container.close()
         data.seek(0)
         return _compared(data, small, matrix=matrix, metadata=metadata, chapters=chapters)
@@ -108,19 +141,20 @@ def rehearse(
 
 def _write(
     container: OutputContainer,
-    settings: EncoderSettings,
+    sample: tuple[av.VideoStream, list[av.Packet[Any]]],
+    time_base: Fraction,
     *,
     matrix: Sequence[int] | None,
     sounds: Sequence[tuple[Passenger, av.Packet[Any]]],
 ) -> None:
-    host = open_encoder(settings)
+    host, packets = sample
     stream = container.add_stream_from_template(host, opaque=True)
-    stream.time_base = settings.time_base
+    stream.time_base = time_base
     if matrix is not None:
         stream.set_display_matrix(matrix)
     boarded = [(passenger.board(container), packet) for passenger, packet in sounds]
     container.start_encoding()
-    for place, packet in [*boarded, *((stream, packet) for packet in sample_packets(host, settings))]:
+    for place, packet in [*boarded, *((stream, packet) for packet in packets)]:
         with lent(packet):
             packet.stream = place
             container.mux(packet)
@@ -130,13 +164,8 @@ def _chapter() -> Any:
     return {"id": 1, "start": 0, "end": 40, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}}
 
 
-def sample_packets(host: av.VideoStream, settings: EncoderSettings) -> list[av.Packet[Any]]:
-    """Three small pictures of noise through an open encoder.
-
-    Args:
-        host: Stream of the encoder, from ``codecs.open_encoder``.
-        settings: What it was opened with.
-    """
+def _sample_packets(host: av.VideoStream, settings: EncoderSettings) -> list[av.Packet[Any]]:
+    """Three small pictures of noise through an open encoder."""
     packets: list[av.Packet[Any]] = []
     step = max(1, round(1 / settings.rate_fps / settings.time_base))
     for number in range(3):

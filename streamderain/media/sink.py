@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import itertools
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -18,9 +21,26 @@ from streamderain.errors import MediaError, OpenError, OutputFull
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
+_CHUNK_BYTES = 1 << 16
+"""So much is written at a time, so that a slow reader of a pipe is seen to make progress."""
+
+_MARK = "user.streamderain.partial"
+"""Extended attribute of a partial file that streamderain made: nobody else's is ever removed."""
+
+_GAP = 3
+"""So many names in a row that are free end the search for earlier partial files."""
+
 
 class Sink(Protocol):
-    """A place for bytes. ``write``, ``seek`` and ``tell`` are what PyAV asks of a file object."""
+    """A place for bytes. ``write``, ``seek`` and ``tell`` are what PyAV asks of a file object.
+
+    Attributes:
+        error: The first failed write; None while all is well.
+        written_bytes: How much went out so far; grows as long as the target takes data.
+    """
+
+    error: OSError | None
+    written_bytes: int
 
     def write(self, data: bytes) -> int:
         """Writes all of ``data``; returns its length."""
@@ -30,6 +50,9 @@ class Sink(Protocol):
 
     def keep(self) -> None:
         """Completes the target and gives it its name."""
+
+    def leave(self) -> str | None:
+        """Ends the writing of what is not whole; returns the name it is kept under, None without one."""
 
     def discard(self) -> None:
         """Drops what was written. Idempotent, never raises; later writes go nowhere."""
@@ -64,9 +87,15 @@ def write_error(error: OSError, *, path: str, where: Path | None) -> MediaError:
 class PartialFile:
     """A file written as ``NAME.partial.EXT`` beside its place and renamed when whole.
 
+    The partial file is locked while it is written and marked as streamderain's own. When a target is whole,
+    what earlier runs left unfinished of it is removed: marked files that nobody holds a lock on.
+
     Args:
         path: The name it gets in the end. Its folder must exist.
         overwrite: Whether ``keep`` may replace a file of that name.
+
+    Attributes:
+        partial: Where it is written.
 
     Raises:
         OpenError: The folder cannot be written to.
@@ -76,9 +105,14 @@ class PartialFile:
     def __init__(self, path: Path, *, overwrite: bool) -> None:
         self.path = path
         self.error: OSError | None = None
+        self.written_bytes = 0
         self._overwrite = overwrite
         self._dead = False
         self.partial, self._fd = _create_beside(path)
+        # The lock before the mark: what is marked and not locked is nobody's.
+        if _locked(self._fd):
+            with contextlib.suppress(OSError):  # a file system without attributes: nothing is removed there
+                os.setxattr(self._fd, _MARK, b"1")
 
     @property
     def closed(self) -> bool:
@@ -94,7 +128,8 @@ class PartialFile:
         if self._dead:
             return len(data)
         try:
-            _write_all(self._fd, data)
+            for count in _written(self._fd, data):
+                self.written_bytes += count
         except OSError as error:
             self.error = self.error or error
             raise
@@ -119,23 +154,43 @@ class PartialFile:
             raise write_error(self.error, path=str(self.path), where=self.path.parent) from self.error
 
     def keep(self) -> None:
-        """Brings the bytes to the disk and gives the file its name; after a failure it may be discarded.
+        """Brings the bytes to the disk and gives the file its name; may be left or discarded after a failure.
+
+        What earlier runs left of this target is removed.
 
         Raises:
             OutputFull: The disk is full.
             OpenError: A file of that name appeared meanwhile.
         """
+        # Before the rename: a crash just after must not leave the name on a file without its bytes.
+        self._synchronise()
+        self.check()
+        self._rename()
+        with contextlib.suppress(OSError):
+            os.removexattr(self._fd, _MARK)
+        self._close()
+        _remove_dead_partials(self.path)
+        _sync_folder(self.path.parent)
+
+    def leave(self) -> str | None:
+        """Ends the writing and keeps the partial file. Idempotent, never raises.
+
+        Returns:
+            Its path; None where it was kept, left or discarded before.
+        """
+        if self._dead:
+            return None
+        self._synchronise()
+        self._close()
+        return str(self.partial)
+
+    def _synchronise(self) -> None:
         try:
-            # Before the rename: a crash just after must not leave the name on a file without its bytes.
             os.fsync(self._fd)
         except OSError as error:
             # A special file (/dev/full, a pipe) cannot be synchronised, and need not be.
             if error.errno not in (errno.EINVAL, errno.ENOTSUP):
                 self.error = self.error or error
-        self.check()
-        self._rename()
-        self._close()
-        _sync_folder(self.path.parent)
 
     def discard(self) -> None:
         """Removes the partial file. Idempotent, never raises."""
@@ -159,8 +214,8 @@ class PartialFile:
             os.link(self.partial, self.path)
         except FileExistsError as error:
             raise OpenError(
-                f"{self.path} appeared while it was being made; the result is kept as {self.partial}. "
-                "Move it, or run again with --overwrite"
+                f"{self.path} appeared while it was being made, and is not replaced. The result is whole: "
+                "move either of the two files"
             ) from error
         except OSError:
             # This file system has no hard links (FAT, some network shares).
@@ -178,9 +233,9 @@ class StandardOutput:
 
     def __init__(self, descriptor: int = 1) -> None:
         self.error: OSError | None = None
+        self.written_bytes = 0
         self._fd = os.dup(descriptor)
         self._dead = False
-        self._written = 0
 
     @property
     def closed(self) -> bool:
@@ -196,11 +251,11 @@ class StandardOutput:
         if self._dead:
             return len(data)
         try:
-            _write_all(self._fd, data)
+            for count in _written(self._fd, data):
+                self.written_bytes += count
         except OSError as error:
             self.error = self.error or error
             raise
-        self._written += len(data)
         return len(data)
 
     def check(self) -> None:
@@ -217,6 +272,11 @@ class StandardOutput:
         """Ends the writing."""
         self.check()
         self.discard()
+
+    def leave(self) -> str | None:
+        """Ends the writing; there is no file to keep. Idempotent, never raises."""
+        self.discard()
+        return None
 
     def discard(self) -> None:
         """Ends the writing; what went out cannot be taken back. Idempotent, never raises."""
@@ -253,19 +313,64 @@ class Nowhere:
         return self._place
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _written(descriptor: int, data: bytes) -> Iterator[int]:
+    """Writes all of ``data`` in pieces; yields the size of each once it is out."""
     rest = memoryview(data)
     while rest:
-        rest = rest[os.write(descriptor, rest) :]
+        count = os.write(descriptor, rest[:_CHUNK_BYTES])
+        yield count
+        rest = rest[count:]
+
+
+def _partial_name(path: Path, number: int) -> Path:
+    """The name of the partial file of that number, from 1."""
+    mark = "partial" if number == 1 else f"partial-{number}"
+    # A file name holds at most 255 bytes, and the mark must not make it longer. Names need not be text.
+    suffix = os.fsencode(path.suffix)
+    room = 250 - len(mark) - 1 - len(suffix)
+    stem = os.fsencode(path.stem)[:room]
+    if len(stem) == room:
+        stem = stem.decode(errors="ignore").encode() or stem  # not in the middle of a character
+    return path.with_name(os.fsdecode(stem + f".{mark}".encode() + suffix))
+
+
+def _locked(descriptor: int) -> bool:
+    """Takes the lock that says: this file is being written. It ends with the process, whatever ends that."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_dead_partials(path: Path) -> None:
+    """Removes what runs that ended left unfinished of a target; files of living runs and of others stay."""
+    missing = 0
+    for number in itertools.count(1):
+        try:
+            descriptor = os.open(_partial_name(path, number), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            missing += 1
+            if missing == _GAP:
+                return
+            continue
+        except OSError:
+            missing = 0
+            continue
+        missing = 0
+        try:
+            if _locked(descriptor):
+                os.getxattr(descriptor, _MARK)  # raises where there is none
+                _partial_name(path, number).unlink()
+        except OSError:
+            pass
+        finally:
+            os.close(descriptor)
 
 
 def _create_beside(path: Path) -> tuple[Path, int]:
     for number in range(1, 1000):
-        mark = "partial" if number == 1 else f"partial-{number}"
-        # A file name holds at most 255 bytes, and the mark must not make it longer.
-        room = 250 - len(f".{mark}{path.suffix}".encode())
-        stem = path.stem.encode()[:room].decode(errors="ignore")
-        partial = path.with_name(f"{stem}.{mark}{path.suffix}")
+        partial = _partial_name(path, number)
         try:
             # O_EXCL: a partial that is there already belongs to another run.
             return partial, os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

@@ -12,11 +12,12 @@ from typing import Any
 import av
 from av.container import InputContainer
 
+from streamderain.addresses import display_name, is_address
 from streamderain.errors import ConfigError
 from streamderain.frame import Frame, StreamInfo
 from streamderain.media.ending import early_ending
 from streamderain.media.lane import Lane
-from streamderain.media.opening import display_name, is_address, is_pipe
+from streamderain.media.opening import is_pipe
 from streamderain.media.pixels import geometry_of
 from streamderain.media.reading import COPIED, Reading, is_cover
 from streamderain.media.trim import Clip, Item, Trim, clip_of
@@ -89,6 +90,11 @@ class FileSource:
         self.damage = self._reading.damage
         self.damage.forget_before(float(self.offset_s))
         self.copied = tuple(stream for stream in self.container.streams if _is_copied(stream))
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is an address whose end nobody knows: a camera, not a file on a server."""
+        return is_address(self.path) and not self.container.duration
 
     @property
     def container(self) -> InputContainer:

@@ -31,7 +31,7 @@ from streamderain.media.outlet import (
     muxer_options,
 )
 from streamderain.media.places import IMAGE_SUFFIXES, Target, check_targets, parse_target
-from streamderain.media.rehearsal import Lost, rehearse
+from streamderain.media.rehearsal import Lost, Samples, rehearse
 from streamderain.media.sink import PartialFile, Sink, StandardOutput
 from streamderain.media.timing import before_zero
 from streamderain.media.turning import swaps_sides, turns
@@ -89,6 +89,8 @@ def open_outputs(
     except BaseException:
         opening.abort()
         raise
+    finally:
+        opening.samples.close()
     return opening.outputs(), list(dict.fromkeys(opening.warnings))
 
 
@@ -97,6 +99,7 @@ class _Opening:
 
     def __init__(self, source: MediaSource, options: EncodeOptions) -> None:
         self.warnings: list[str] = []
+        self.samples = Samples()
         self._source = source
         self._options = options
         self._groups: dict[tuple[EncoderSettings, ...], tuple[tuple[VideoEncoder, ...], list[_Outlet]]] = {}
@@ -137,7 +140,7 @@ class _Opening:
     def add_container(self, target: Target) -> None:
         options = muxer_options(target.muxer, cover=self._has_cover(), adts=self._has_adts())
         choices = [
-            in_range(choose(track, target.muxer, self._options), target.muxer, options)
+            in_range(choose(track, target.muxer, self._options), target.muxer, options, self.samples)
             for track in self._source.tracks
         ]
         encoders, outlets = self._encoders(choices)
@@ -200,9 +203,11 @@ class _Opening:
         return [MediaOutput(encoders, tuple(outlets)) for encoders, outlets in self._groups.values()]
 
     def abort(self) -> None:
-        for _, outlets in self._groups.values():
+        for encoders, outlets in self._groups.values():
             for outlet in outlets:
                 outlet.abort()
+            for encoder in encoders:
+                encoder.close()
 
     def _encoders(
         self, choices: Sequence[Choice], *, follow_size: bool = False
@@ -279,6 +284,7 @@ class _Opening:
             rehearse(
                 encoder.settings,
                 target.muxer,
+                samples=self.samples,
                 options=options,
                 matrix=display_matrix(track.first),
                 metadata=file_metadata(self._source),

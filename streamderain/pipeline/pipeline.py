@@ -1,9 +1,11 @@
-"""Reader, engine and writer at the same time.
+"""Reader, engine, encoders and targets at the same time.
 
-One reader thread decodes and pushes; each video stream has a session and a writer thread that pops, encodes
-and muxes. All waiting happens inside the sessions, whose slots bound the frames in flight. Shutdown goes one
-way: the reader stops, sessions are flushed, writers drain, encoders are flushed, outlets finish. On an error
-every session is aborted, which wakes all threads, and the outlets remove what they wrote.
+One reader thread decodes and pushes; each video stream has a session and a writer thread that pops and
+encodes; each target has a thread that writes. All waiting happens inside the sessions, whose slots bound the
+frames in flight, and before the targets' queues. Shutdown goes one way: the reader stops, sessions are
+flushed, writers drain, encoders are flushed, targets are ended. A source that fails in the middle ends like
+one that was stopped. On any other error every session is aborted, which wakes all threads. Whatever was
+written stays, under its partial name.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from streamderain.errors import StageFailed, StreamderainError
-from streamderain.events import StageSpeed
+from streamderain.events import StageSpeed, TargetResult
 from streamderain.frame import Frame, Planes
 from streamderain.pipeline.cuts import CutDetector
+from streamderain.pipeline.outlets import OutletThread
 from streamderain.pipeline.protocols import FrameSource, Output, Packet
 from streamderain.runtime.base import EndOfSession, Session
 from streamderain.trace import Trace
@@ -26,6 +29,9 @@ TICK_S = 0.1
 
 STOP_GRACE_S = 1.0
 """A stopped reader that is still waiting for its source after this long (a silent pipe) is left behind."""
+
+END_GRACE_S = 10.0
+"""After a failure or a second interrupt, targets that still do not end are left as they lie on the disk."""
 
 
 @dataclass(slots=True)
@@ -83,7 +89,21 @@ class Pipeline:
             for encoder in output.encoders:
                 encoder.trace = trace
         self._cuts = [CutDetector(stream.geometry) for stream in source.streams]
+        self._threads = [
+            [
+                OutletThread(
+                    outlet,
+                    is_alone=lambda: sum(map(_is_writing, self._targets)) <= 1,
+                    ended=self._target_ended,
+                )
+                for outlet in output.outlets
+            ]
+            for output in outputs
+        ]
+        self._targets = [target for output in self._threads for target in output]
         self._stop = threading.Event()
+        self._read_to_end = False
+        self._is_cut = False
         self._ended = False
         self._failure: BaseException | None = None
         self._failure_lock = threading.Lock()
@@ -92,6 +112,16 @@ class Pipeline:
         """Asks the reader to stop; what was read is finished and written. May be called from anywhere."""
         self._stop.set()
 
+    @property
+    def results(self) -> tuple[TargetResult, ...]:
+        """What became of each target; final once :meth:`run` returned or raised."""
+        return tuple(target.result for target in self._targets)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the run was stopped before a source that has an end was read to it."""
+        return self._is_cut
+
     def run(self, tick: Callable[[], None] = lambda: None) -> None:
         """Runs to the end of the source, or until :meth:`stop`.
 
@@ -99,7 +129,8 @@ class Pipeline:
             tick: Called on this thread a few times a second while work goes on.
 
         Raises:
-            StreamderainError: The first error of any stage. The outputs are removed.
+            StreamderainError: The first error of any stage, or of the last target; see ``results`` for what
+                is kept.
         """
         # A read that blocks for ever cannot be interrupted: only a daemon can be left behind.
         reader = threading.Thread(target=self._guard, args=(self._read,), name="reader", daemon=True)
@@ -108,10 +139,13 @@ class Pipeline:
             for position in range(len(self._sessions))
         ]
         try:
+            for target in self._targets:
+                target.start()
             for thread in (reader, *writers):
                 thread.start()
             for thread in (reader, *writers):
                 self._await(thread, tick, patient=thread is not reader)
+            self._end_targets(tick)
         except BaseException as error:
             self._fail(error)
             raise
@@ -172,33 +206,54 @@ class Pipeline:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
+        """Notes the first error and wakes everybody; what waits before the targets is given up."""
+        self._note_failure(error)
+        for session in self._sessions:
+            session.abort()
+        for target in self._targets:
+            target.leave(drop=True)
+
+    def _note_failure(self, error: BaseException) -> None:
         with self._failure_lock:
             if self._failure is None:
                 self._failure = error
         self._stop.set()
-        for session in self._sessions:
-            session.abort()
+
+    def _target_ended(self) -> None:
+        """A target failed: the others go on, but without any there is nothing to do."""
+        failures = [target.failure for target in self._targets]
+        first = next((failure for failure in failures if failure is not None), None)
+        if first is not None and None not in failures:
+            self._fail(first)
 
     def _read(self) -> None:
         clock = self.counters.read
         frames = self._source.frames(self._copy)
         try:
-            for frame in self._timed(frames):
-                if self._stop.is_set():
-                    break
-                if frame.emit:
-                    self.counters.frames_in += 1
-                cut = self._cuts[frame.stream].is_cut(frame.planes[0]) or frame.cut
-                started = perf_counter()
-                token = (frame, started)
-                self._sessions[frame.stream].push(frame.planes, token, cut=cut, emit=frame.emit)
-                clock.waiting_s += perf_counter() - started
+            self._push_all(frames, clock)
+        except EndOfSession:
+            raise
+        except StreamderainError as error:
+            self._note_failure(error)  # what was read before is finished and written
         finally:
             close = getattr(frames, "close", None)
             if close is not None:
                 close()
         for session in self._sessions:
             session.flush()
+
+    def _push_all(self, frames: Iterator[Frame], clock: StageClock) -> None:
+        for frame in self._timed(frames):
+            if self._stop.is_set():
+                return
+            if frame.emit:
+                self.counters.frames_in += 1
+            cut = self._cuts[frame.stream].is_cut(frame.planes[0]) or frame.cut
+            started = perf_counter()
+            token = (frame, started)
+            self._sessions[frame.stream].push(frame.planes, token, cut=cut, emit=frame.emit)
+            clock.waiting_s += perf_counter() - started
+        self._read_to_end = True
 
     def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         """Yields frames, counting the time it takes to get them; wraps untyped errors with their place."""
@@ -223,9 +278,9 @@ class Pipeline:
     def _copy(self, packet: Packet) -> None:
         if self._ended:
             raise EndOfSession  # a reader left behind woke up
-        for output in self._outputs:
-            for outlet in output.outlets:
-                outlet.copy(packet)
+        writing = [target for target in self._targets if target.is_writing]
+        for number, target in enumerate(writing):
+            target.copy(packet if number == 0 else target.outlet.duplicate(packet))
 
     def _write(self, position: int) -> None:
         session, clock = self._sessions[position], self.counters.writers[position]
@@ -248,42 +303,72 @@ class Pipeline:
             self.counters.written[position] += 1
             if self.counters.first_frame_s is None:
                 self.counters.first_frame_s = perf_counter() - self.counters.started
-        if self._failure is None:
-            started = perf_counter()
-            for output in self._outputs:
-                packets = output.encoders[position].flush()
-                for outlet in output.outlets:
-                    outlet.mux(packets)
-            clock.busy_s += perf_counter() - started
+        started = perf_counter()
+        for output, targets in zip(self._outputs, self._threads, strict=True):
+            if any(map(_is_writing, targets)):
+                self._mux(targets, output.encoders[position].flush())
+        clock.busy_s += perf_counter() - started
 
     def _encode(self, position: int, frame: Frame, planes: Planes) -> None:
         try:
-            for output in self._outputs:
-                packets = output.encoders[position].encode(frame, planes)
-                for outlet in output.outlets:
-                    outlet.mux(packets)
+            for output, targets in zip(self._outputs, self._threads, strict=True):
+                if any(map(_is_writing, targets)):
+                    self._mux(targets, output.encoders[position].encode(frame, planes))
         except StreamderainError:
             raise
         except Exception as error:
             raise StageFailed("write", frame_index=frame.index, pts=frame.pts, reason=repr(error)) from error
 
+    def _mux(self, targets: Sequence[OutletThread], packets: Sequence[Packet]) -> None:
+        writing = [target for target in targets if target.is_writing]
+        for packet in packets:
+            # Copies before the first target has the packet: muxing rewrites its times.
+            copies = [target.outlet.duplicate(packet) for target in writing[1:]]
+            for target, one in zip(writing, [packet, *copies], strict=False):
+                target.mux([one])
+
+    def _end_targets(self, tick: Callable[[], None]) -> None:
+        """Completes the targets, or leaves them as they are where the source was not read to its end."""
+        whole = self._failure is None and (self._read_to_end or self._source.is_live)
+        self._is_cut = self._failure is None and not whole
+        for target in self._targets:
+            if whole:
+                target.finish()
+            else:
+                target.leave()
+        self._await_targets(tick)
+
+    def _await_targets(self, tick: Callable[[], None]) -> None:
+        for target in self._targets:
+            waited_s, seen = 0.0, target.outlet.written_bytes
+            while target.is_alive:
+                target.join(TICK_S)
+                tick()
+                waited_s += TICK_S
+                if seen != (seen := target.outlet.written_bytes):
+                    waited_s = 0.0
+                elif target.give_up_if_stuck(waited_s):
+                    break
+
     def _end(self) -> None:
-        """Closes what the run used; finishes the outlets, or removes what they wrote after a failure."""
+        """Closes what the run used. Targets are ended by now, or left behind where they do not answer."""
         self._ended = True
         for session in self._sessions:
             session.close()
-        outlets = [outlet for output in self._outputs for outlet in output.outlets]
-        try:
-            for outlet in outlets:
-                if self._failure is None:
-                    outlet.finish()
-        except BaseException as error:
-            self._fail(error)
-        finally:
-            if self._failure is not None:
-                for outlet in outlets:
-                    outlet.abort()
-            self._source.close()
+        deadline = perf_counter() + END_GRACE_S
+        for target in self._targets:
+            target.leave(drop=True)  # does nothing where it was ended in another way before
+            target.join(max(0.0, deadline - perf_counter()))
+        if any(target.is_stuck for target in self._targets):
+            return  # it holds packets of the source and of an encoder: closing these would crash the process
+        for output in self._outputs:
+            for encoder in output.encoders:
+                encoder.close()
+        self._source.close()
+
+
+def _is_writing(target: OutletThread) -> bool:
+    return target.is_writing
 
 
 def _speed(clock: StageClock, frames: int) -> StageSpeed:

@@ -13,7 +13,15 @@ Packet = Any
 
 
 class FrameSource(Protocol):
-    """Yields frames and, beside them, the packets of streams that are copied."""
+    """Yields frames and, beside them, the packets of streams that are copied.
+
+    Attributes:
+        is_live: Whether it goes on until somebody ends it: what was read until then is the whole of it.
+    """
+
+    @property
+    def is_live(self) -> bool:
+        """See the attributes."""
 
     @property
     def streams(self) -> Sequence[StreamInfo]:
@@ -54,9 +62,36 @@ class Encoder(Protocol):
     def flush(self) -> Sequence[Packet]:
         """Returns the packets still inside the encoder. Called once, after the last frame."""
 
+    def close(self) -> None:
+        """Releases the encoder. Idempotent; its packets must have been written before."""
+
 
 class Outlet(Protocol):
-    """Takes packets into one target. ``mux`` and ``copy`` may be called from different threads."""
+    """Takes packets into one target. Everything but ``duplicate`` runs on one thread.
+
+    Attributes:
+        name: Of the target, as the user wrote it.
+        path: Where it lies, in full; empty for standard output.
+        may_pause: Whether it may stand still for as long as it likes: a pipe, whose reader may wait for
+            somebody.
+        partial: Path of what is written so far where that has another name than the target; None where not.
+        written_bytes: Grows as long as the target takes data; may be read from any thread.
+    """
+
+    name: str
+    path: str
+    may_pause: bool
+
+    @property
+    def partial(self) -> str | None:
+        """See the attributes."""
+
+    @property
+    def written_bytes(self) -> int:
+        """See the attributes."""
+
+    def duplicate(self, packet: Packet) -> Packet:
+        """Returns a copy that may be written while another outlet writes the packet."""
 
     def mux(self, packets: Sequence[Packet]) -> None:
         """Writes encoded packets."""
@@ -67,8 +102,15 @@ class Outlet(Protocol):
     def finish(self) -> None:
         """Completes the target and gives it its name."""
 
+    def leave(self) -> str | None:
+        """Ends the target as it is, playable, under its partial name. Idempotent, never raises.
+
+        Returns:
+            The path of what is kept; None where nothing is, or where it lies under the target's own name.
+        """
+
     def abort(self) -> None:
-        """Removes what was written so far. Idempotent, never raises."""
+        """Removes what was written so far: nothing was begun. Idempotent, never raises."""
 
 
 class Output(Protocol):

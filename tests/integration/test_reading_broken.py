@@ -13,10 +13,10 @@ from typing import Any
 import av
 import pytest
 
+from streamderain.addresses import redact
 from streamderain.errors import DecodeError, MediaError, OpenError, UnsupportedFormat
 from streamderain.frame import Frame
 from streamderain.media.damage import TEXTS_AT_MOST, Damage, Gap
-from streamderain.media.opening import redact
 from streamderain.media.source import FileSource, open_source
 from streamderain.options import ReadOptions
 from tests.support.media import (

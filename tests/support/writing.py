@@ -85,3 +85,7 @@ def drive(source: Any, outputs: Sequence[MediaOutput], change: Change = same_lum
         for outlet in outlets:
             outlet.abort()
         raise
+    finally:
+        for output in outputs:
+            for encoder in output.encoders:
+                encoder.close()
