@@ -15,7 +15,7 @@ $(VENV)/.dev: $(VENV)/.run
 	touch $@
 
 run: $(VENV)/.run  ## derain the bundled demo clip and say where the result is
-	$(BIN)/streamderain demo
+	$(BIN)/streamderain demo --overwrite
 
 test: $(VENV)/.dev  ## the full test-suite, training tests included
 	$(BIN)/python -m pytest

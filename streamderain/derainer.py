@@ -17,6 +17,7 @@ from streamderain.media.folder import find_sources, open_spec
 from streamderain.media.picture import rgb_array
 from streamderain.models import load_model
 from streamderain.options import EngineOptions, RunOptions
+from streamderain.pipeline.cuts import lead_of
 from streamderain.pipeline.inline import InlineSession
 from streamderain.runtime.base import Closable
 from streamderain.runtime.registry import open_engine
@@ -140,7 +141,7 @@ def frames(source: str | Path, options: RunOptions | None = None) -> Iterator[De
         raise ConfigError(f"{source} holds {len(specs)} files; walk over them one by one")
     model = load_model(options.engine.model)
     with ExitStack() as cleanup:
-        opened = open_spec(specs[0], options.read)
+        opened = open_spec(specs[0], options.read, lead_of(model))
         cleanup.callback(opened.close)
         engine = cleanup.enter_context(
             open_engine(options.engine.engine, model=model, options=options.engine)

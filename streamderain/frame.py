@@ -81,6 +81,22 @@ class StreamInfo:
     duration_s: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """How many frames outside a piece decide the frames inside it.
+
+    Attributes:
+        before: Frames before the piece that are read and not written.
+        after: Frames behind it, likewise; a source that ends has none.
+    """
+
+    before: int = 0
+    after: int = 0
+
+
+NO_LEAD = Lead()
+
+
 @dataclass(slots=True)
 class Frame:
     """A decoded picture on its way through the pipeline.
@@ -95,7 +111,7 @@ class Frame:
         time_base: Seconds per pts unit.
         cut: True when the frame does not follow the one before it (after a gap or a lost frame), so that
             no temporal window may span the two.
-        emit: False for lead-in: the frame feeds the temporal window and is not written.
+        emit: False for lead-in and lead-out: the frame feeds the temporal window and is not written.
     """
 
     picture: Any

@@ -16,6 +16,7 @@ from streamderain.media.images import ImageSequence
 from streamderain.media.source import FileSource
 from streamderain.media.targets import open_outputs
 from streamderain.options import RunOptions
+from streamderain.pipeline.cuts import lead_of
 from streamderain.pipeline.pipeline import Pipeline
 from streamderain.runtime.base import Engine, SessionOptions
 from streamderain.trace import Trace
@@ -116,7 +117,7 @@ class Job:
         def work() -> None:
             source, problem = None, None
             try:
-                source = open_spec(self._spec, self._options.read)
+                source = open_spec(self._spec, self._options.read, lead_of(self._engine.model), stop)
             except BaseException as error:
                 problem = error
             wanted = opening.set_running_or_notify_cancel()
@@ -133,6 +134,8 @@ class Job:
             wait([opening], timeout=OPEN_TICK_S)
             if stop.is_set() and opening.cancel():
                 return None
+        if stop.is_set() and opening.exception() is not None:
+            return None  # a pipe that was stopped brought too little to be opened
         return opening.result()
 
     def _prepare(self, source: FrameFile, cleanup: ExitStack) -> tuple[Pipeline, list[str]]:

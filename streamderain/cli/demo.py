@@ -13,6 +13,7 @@ from streamderain.cli.view import View
 from streamderain.derainer import frames
 from streamderain.errors import ConfigError
 from streamderain.media.picture import save_picture
+from streamderain.media.places import check_targets
 from streamderain.options import EncodeOptions, EngineOptions, RunOptions
 
 CLIP = Path(__file__).parent.parent / "assets" / "demo.mp4"
@@ -20,8 +21,12 @@ PICTURED_FRAME = 24
 DIVIDER_PX = 4
 
 
-def demo_command(folder: str) -> int:
-    """Derains the clip into ``folder``, replacing earlier results of the demo; returns the exit code."""
+def demo_command(folder: str, *, overwrite: bool) -> int:
+    """Derain the clip into ``folder``; return the exit code.
+
+    Raises:
+        ConfigError: The folder cannot be made, or holds files of the results' names that may not be replaced.
+    """
     place = Path(folder)
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -30,7 +35,8 @@ def demo_command(folder: str) -> int:
             f"the folder {folder} cannot be made: {error.strerror}; choose another with -o"
         ) from error
     clean, picture = place / "clean.mp4", place / "before-after.png"
-    options = RunOptions(encode=EncodeOptions(overwrite=True))
+    check_targets([CLIP], [str(clean), str(picture)], EncodeOptions(overwrite=overwrite))
+    options = RunOptions(encode=EncodeOptions(overwrite=overwrite))
     with View() as view:
         report = run(CLIP, clean, options=options, observer=view.show)
     sides = [_frame(CLIP), _frame(clean)]

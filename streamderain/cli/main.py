@@ -307,11 +307,12 @@ def models_show(name: str, as_json: bool) -> None:
 
 @cli.command()
 @click.option("-o", "--output", "folder", default="demo", show_default=True, help="Folder for the results.")
-def demo(folder: str) -> None:
+@_with(_OVERWRITE)
+def demo(folder: str, overwrite: bool) -> None:
     """Derains the short clip that comes with the package and makes a before/after picture."""
     from streamderain.cli.demo import demo_command
 
-    sys.exit(demo_command(folder))
+    sys.exit(demo_command(folder, overwrite=overwrite))
 
 
 def _usage(error: click.ClickException) -> str:

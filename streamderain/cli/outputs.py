@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from streamderain.addresses import STANDARD_INPUT, is_address
@@ -122,10 +121,10 @@ def _check_place(path: Path, option: str, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise ConfigError(f"{shown} exists already; name another file, or add --overwrite")
-    if not _KINDS.get(option, _is_page)(path):
+    if not _is_text(path):
         raise ConfigError(
-            f"{shown} exists and is no earlier report, so that --overwrite does not replace it; name "
-            f"another file"
+            f"{shown} exists and is no text, so that no report replaces it, not even with --overwrite; "
+            "name another file"
         )
 
 
@@ -134,36 +133,11 @@ def _is_special(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def _text_of(path: Path) -> str | None:
-    """The beginning of a text file; None where it is none."""
+def _is_text(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             data = file.read(_LOOKED_AT_BYTES)
     except OSError:
-        return None
-    # A multi-byte character may be cut in two at the end of what was read.
-    return None if b"\0" in data else data.decode(errors="replace")
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        return path.stat().st_size == 0 or isinstance(json.loads(path.read_bytes()), dict | list)
-    except (OSError, ValueError, RecursionError):
         return False
-
-
-def _is_page(path: Path) -> bool:
-    text = _text_of(path)
-    return text is not None and (not text or text.lstrip().lower().startswith(("<!doctype html", "<html")))
-
-
-def _is_plain_text(path: Path) -> bool:
-    text = _text_of(path)
-    return text is not None and "�" not in text[:1024]
-
-
-_KINDS: Mapping[str, Callable[[Path], bool]] = {
-    "--json": _is_json,
-    "--html": _is_page,
-    "--markdown": _is_plain_text,
-}
+    # A character of several bytes may be cut in two at the end of what was read.
+    return b"\0" not in data and "\ufffd" not in data.decode(errors="replace")[:-1]

@@ -25,6 +25,7 @@ from streamderain.media.folder import SourceSpec, open_spec
 from streamderain.media.picture import rgb_array
 from streamderain.models import load_model
 from streamderain.options import EngineOptions, ReadOptions
+from streamderain.pipeline.cuts import lead_of
 from streamderain.pipeline.inline import InlineSession
 from streamderain.runtime.registry import open_engine
 
@@ -374,12 +375,11 @@ def _walk(
 ) -> Iterator[tuple[Frame, Rgb, Rgb, Rgb]]:
     """Yields every frame of the first video stream, as it is, as it is derained, and derained."""
     with ExitStack() as cleanup:
-        source = open_spec(spec, read)
+        model = load_model(options.model)
+        source = open_spec(spec, read, lead_of(model))
         cleanup.callback(source.close)
         geometry = source.streams[0].geometry
-        engine = cleanup.enter_context(
-            open_engine(options.engine, model=load_model(options.model), options=options)
-        )
+        engine = cleanup.enter_context(open_engine(options.engine, model=model, options=options))
         session = cleanup.enter_context(InlineSession(engine, geometry, options.strength))
         sky = known_rain(geometry.width, geometry.height) if rain else None
         for frame in source.frames(lambda packet: None):

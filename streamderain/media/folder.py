@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import Literal
 
 from streamderain.addresses import HIDDEN, STANDARD_INPUT, display_name, is_address, redact_address
 from streamderain.errors import OpenError
+from streamderain.frame import NO_LEAD, Lead
 from streamderain.media.images import ImageSequence, size_of
 from streamderain.media.source import FileSource, open_source
 from streamderain.options import ReadOptions
@@ -94,8 +96,10 @@ def find_sources(source: str | Sequence[str], options: ReadOptions) -> list[Sour
     return [_single(path)]
 
 
-def open_spec(spec: SourceSpec, options: ReadOptions) -> FileSource | ImageSequence:
-    """Opens what ``find_sources`` found.
+def open_spec(
+    spec: SourceSpec, options: ReadOptions, lead: Lead = NO_LEAD, stop: threading.Event | None = None
+) -> FileSource | ImageSequence:
+    """Opens what ``find_sources`` found; see ``open_source``.
 
     Raises:
         OpenError: See ``open_source``.
@@ -103,8 +107,8 @@ def open_spec(spec: SourceSpec, options: ReadOptions) -> FileSource | ImageSeque
         UnsupportedFormat: See ``open_source``.
     """
     if spec.kind == "sequence":
-        return ImageSequence(spec.paths, name=spec.name, options=options)
-    return open_source(spec.address or str(spec.paths[0]), options)
+        return ImageSequence(spec.paths, name=spec.name, options=options, lead=lead)
+    return open_source(spec.address or str(spec.paths[0]), options, lead, stop)
 
 
 def natural_key(path: Path) -> tuple[object, ...]:

@@ -15,14 +15,14 @@ from av.codec.context import CodecContext
 from av.container import InputContainer
 
 from streamderain.errors import ConfigError, DecodeError, OpenError
-from streamderain.frame import Frame, StreamInfo
+from streamderain.frame import NO_LEAD, Frame, Lead, StreamInfo
 from streamderain.media.damage import Damage
 from streamderain.media.lane import Lane
 from streamderain.media.opening import check_file, open_container
 from streamderain.media.pixels import geometry_of, working_format
 from streamderain.media.reading import decoder_threads
 from streamderain.media.source import VideoTrack
-from streamderain.media.trim import LEAD_IN, Trim, clip_of
+from streamderain.media.trim import Trim, clip_of
 from streamderain.options import ReadOptions
 
 HEAD_BYTES = 1 << 16
@@ -60,6 +60,7 @@ class ImageSequence:
         paths: The images in order.
         name: For messages and reports.
         options: The frame rate, and which piece is read.
+        lead: How many images around the piece are read as well.
 
     Raises:
         OpenError: The first image is not there or not readable.
@@ -70,8 +71,12 @@ class ImageSequence:
 
     copied: tuple[Any, ...] = ()
     is_live = False
+    is_complete = False
+    was_stopped = False
 
-    def __init__(self, paths: tuple[Path, ...], *, name: str, options: ReadOptions) -> None:
+    def __init__(
+        self, paths: tuple[Path, ...], *, name: str, options: ReadOptions, lead: Lead = NO_LEAD
+    ) -> None:
         self.paths = paths
         self.path = str(paths[0])
         self.name = name
@@ -79,6 +84,7 @@ class ImageSequence:
         self.warnings: list[str] = []
         self.rate = Fraction(options.image_rate_fps).limit_denominator(1001)
         self._clip = clip_of(options.start_s, options.duration_s, begin_s=Fraction(0))
+        self._lead = lead
         self._range = self._wanted()
         self.end_s = self._clip.end_s
         self.container: InputContainer = open_container(self.path)
@@ -100,7 +106,7 @@ class ImageSequence:
         except BaseException:
             self.container.close()
             raise
-        self._trim = Trim(self._clip, streams=1)
+        self._trim = Trim(self._clip, streams=1, lead=lead)
         self.tracks = (VideoTrack(self._info(first), stream, first),)
         self._pool = ThreadPoolExecutor(decoder_threads(), thread_name_prefix="images")
 
@@ -140,6 +146,10 @@ class ImageSequence:
         for frame in self._lane.finish():
             yield from self._trim.video(frame)
 
+    def end(self) -> bool:
+        """Images never keep one waiting: there is nothing to end."""
+        return False
+
     def close(self) -> None:
         """Releases the images. Idempotent."""
         self._pool.shutdown(cancel_futures=True)
@@ -154,7 +164,7 @@ class ImageSequence:
         return picture
 
     def _wanted(self) -> range:
-        """Returns the images to decode: those of the clip and two before."""
+        """Returns the images to decode: those of the clip and those around it that decide them."""
         start = -(-(self._clip.start_s or Fraction(0)) * self.rate // 1)
         end = len(self.paths) if self._clip.end_s is None else -(-self._clip.end_s * self.rate // 1)
         self._kept = range(int(start), min(len(self.paths), int(end)))
@@ -164,7 +174,8 @@ class ImageSequence:
                 f"{self.name} has {len(self.paths)} images, {length_s:g} s at {float(self.rate):g} frames/s: "
                 f"nothing lies at or after {start_s:g} s"
             )
-        return range(max(0, self._kept.start - LEAD_IN), self._kept.stop)
+        first, last = self._kept.start - self._lead.before, self._kept.stop + self._lead.after
+        return range(max(0, first), min(len(self.paths), last))
 
     def _decoded(self) -> Iterator[tuple[int, Future[av.VideoFrame]]]:
         """Yields numbers and pictures to come, a few decoded ahead."""

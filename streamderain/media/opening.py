@@ -6,15 +6,18 @@ import errno
 import os
 import stat
 import sys
+import threading
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import av
 from av.container import Flags, InputContainer
 
 from streamderain.addresses import STANDARD_INPUT, display_name, is_address
 from streamderain.errors import DecodeError, MediaError, OpenError, UnsupportedFormat
+from streamderain.media.pipe import Pipe
 
+_STANDARD_INPUT_DESCRIPTOR = 0
 NETWORK_TIMEOUT_S = 10.0
 
 _TEXT_FORMATS = {"tty", "bin", "xbin", "idf", "adf"}
@@ -27,8 +30,12 @@ def is_pipe(path: str) -> bool:
     return path == STANDARD_INPUT and not _standard_input_is_a_file()
 
 
-def open_container(path: str) -> InputContainer:
+def open_container(path: str, pipe: Pipe | None = None) -> InputContainer:
     """Opens a file, ``-`` for standard input, or a URL.
+
+    Args:
+        path: What is opened.
+        pipe: Reads standard input where that is no file.
 
     Raises:
         OpenError: It is not there, cannot be read, or is nothing that could be decoded.
@@ -37,7 +44,8 @@ def open_container(path: str) -> InputContainer:
     if path != STANDARD_INPUT and not is_address(path):
         check_file(path)
     try:
-        container = av.open(_target(path), timeout=_timeout(path), metadata_errors="replace")
+        target: Any = _target(path) if pipe is None else pipe
+        container: InputContainer = av.open(target, timeout=_timeout(path), metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
         # FFmpeg's own error holds the address with its password: nothing of it may show in a traceback.
         raise _explained(path, name, error) from (None if is_address(path) else error)
@@ -49,6 +57,11 @@ def open_container(path: str) -> InputContainer:
         container.close()
         raise OpenError(f"{name} is text, not a video or a picture")
     return container
+
+
+def pipe_of(path: str, stop: threading.Event) -> Pipe | None:
+    """Returns what reads a source that is a pipe; None for others. See ``Pipe`` for ``stop``."""
+    return Pipe(_STANDARD_INPUT_DESCRIPTOR, stop) if is_pipe(path) else None
 
 
 def check_file(path: str) -> None:
@@ -113,7 +126,7 @@ def no_video(path: str, container: InputContainer) -> OpenError:
 
 def _target(path: str) -> str:
     if path == STANDARD_INPUT:
-        return "file:/dev/stdin" if _standard_input_is_a_file() else "pipe:0"
+        return "file:/dev/stdin"
     return path if is_address(path) else f"file:{path}"  # the prefix keeps "12:30.mp4" from being a protocol
 
 

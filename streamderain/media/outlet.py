@@ -8,6 +8,7 @@ import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, TypeVar
 
 import av
@@ -199,7 +200,7 @@ class ContainerOutlet:
         """Ends the file as it is and keeps it under its partial name. Idempotent, never raises.
 
         Returns:
-            Its path; None where no picture was written, which is not kept, and for standard output.
+            Its path; None where no picture of it can be shown, which is not kept, and for standard output.
         """
         with self._lock:
             if not self._wrote_video:
@@ -207,8 +208,12 @@ class ContainerOutlet:
                 return None
             if self._sink.error is None:
                 self._close()  # with the trailer: it becomes an ordinary file
+            failed = self._sink.error is not None
             kept = self._sink.leave()
             self._close()
+            if kept is not None and failed and not _plays(Path(kept)):
+                Path(kept).unlink(missing_ok=True)
+                return None
             return kept
 
     def abort(self) -> None:
@@ -287,6 +292,15 @@ class ContainerOutlet:
         # FFmpeg may have swallowed a failed write.
         self._sink.check()
         return result
+
+
+def _plays(path: Path) -> bool:
+    """Whether a file that was cut by a failed write gives a picture: its index may not be written yet."""
+    try:
+        with av.open(f"file:{path}") as container:
+            return next(container.decode(video=0), None) is not None
+    except (av.error.FFmpegError, OSError, IndexError):
+        return False
 
 
 def file_metadata(source: MediaSource) -> dict[str, str]:

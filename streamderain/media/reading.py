@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from streamderain.errors import UnsupportedFormat
 from streamderain.media.clock import Continuity
 from streamderain.media.damage import Damage
 from streamderain.media.lane import Lane
-from streamderain.media.opening import is_pipe, no_video, nothing_decoded, open_container
+from streamderain.media.opening import is_pipe, no_video, nothing_decoded, open_container, pipe_of
 from streamderain.media.trim import Item, Trim
 from streamderain.options import ReadOptions
 
@@ -61,14 +62,20 @@ class Reading:
     Args:
         path: What was opened.
         options: How to read it.
+        stop: Once it is set, a pipe ends.
+
+    Attributes:
+        was_ended: Whether ``end`` ended it, before its own end.
 
     Raises:
         MediaError: It cannot be opened, or holds no video that can be decoded.
     """
 
-    def __init__(self, path: str, options: ReadOptions) -> None:
+    def __init__(self, path: str, options: ReadOptions, stop: threading.Event) -> None:
         self.path = path
-        self.container = open_container(path)
+        self._pipe = pipe_of(path, stop)
+        self.was_ended = False
+        self.container = open_container(path, self._pipe)
         self.damage = Damage()
         self.warnings: list[str] = []
         self.repaired_packets = 0
@@ -156,6 +163,18 @@ class Reading:
             self.lanes.remove(lane)
         for position, lane in enumerate(self.lanes):
             lane.position = position
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether ``stop`` ended it, before its own end."""
+        return self._pipe is not None and self._pipe.was_stopped
+
+    def end(self) -> bool:
+        """Ends a pipe that brings nothing more; returns whether the source is one."""
+        self.was_ended = self._pipe is not None
+        if self._pipe is not None:
+            self._pipe.end()
+        return self.was_ended
 
     def seek(self, to_s: Fraction) -> None:
         """Goes to a keyframe at or before a time; everything read so far is forgotten.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from av.container import InputContainer
 
 from streamderain.addresses import display_name, is_address
 from streamderain.errors import ConfigError
-from streamderain.frame import Frame, StreamInfo
+from streamderain.frame import NO_LEAD, Frame, Lead, StreamInfo
 from streamderain.media.ending import early_ending
-from streamderain.media.lane import Lane
+from streamderain.media.lane import DEFAULT_RATE, Lane
 from streamderain.media.opening import is_pipe
 from streamderain.media.pixels import geometry_of
 from streamderain.media.reading import COPIED, Reading, is_cover
@@ -24,7 +25,8 @@ from streamderain.media.trim import Clip, Item, Trim, clip_of
 from streamderain.options import ReadOptions
 
 BACK_OFF_S = (Fraction(1), Fraction(5), Fraction(30))
-"""How long before a cut reading begins: where a seek lands late the next is tried, then the beginning."""
+"""How long before a cut, and the lead-in of its piece, reading begins: where a seek lands too late the next
+is tried, then the beginning."""
 
 Packet = Any
 
@@ -60,15 +62,19 @@ class FileSource:
         damage: What was found broken so far.
     """
 
-    def __init__(self, path: str, options: ReadOptions) -> None:
+    def __init__(
+        self, path: str, options: ReadOptions, lead: Lead = NO_LEAD, stop: threading.Event | None = None
+    ) -> None:
         self.path = path
         self.name = display_name(path) if path == "-" or is_address(path) else Path(path).name
         self.warnings: list[str] = []
         self.end_s: Fraction | None = None
         self._closed = False
         self._options = options
+        self._lead = lead
+        self._stop = stop or threading.Event()
         self._primed: deque[Item] = deque()
-        self._reading = Reading(path, options)
+        self._reading = Reading(path, options, self._stop)
         try:
             self._prepare()
         except BaseException:
@@ -106,6 +112,31 @@ class FileSource:
         """The video streams, in order of position."""
         return tuple(track.info for track in self.tracks)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all frames that will be written were read, so that only lead-out may follow."""
+        end_s = self._trim.clip.end_s
+        return end_s is not None and all(self._has_ended(lane, end_s) for lane in self._reading.lanes)
+
+    def _has_ended(self, lane: Lane, end_s: Fraction) -> bool:
+        """Returns whether the last packet that was read of a stream reaches the end of the clip."""
+        last_s = self._reading.ends_s.get(lane.stream.index)
+        step_s = 1 / (lane.rate or DEFAULT_RATE)
+        return last_s is not None and last_s >= end_s - step_s / 2
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether ``stop`` ended the source before its own end."""
+        return self._reading.was_stopped
+
+    def end(self) -> bool:
+        """Ends a source that brings nothing more: what the decoder still holds is given, then comes the end.
+
+        Returns:
+            Whether that can be done: a pipe can be ended, a network connection cannot.
+        """
+        return self._reading.end()
+
     def frames(self, copy: Callable[[Packet], None]) -> Iterator[Frame]:
         """Yields the frames of all video streams as they are decoded; calls ``copy`` with copied packets.
 
@@ -141,7 +172,7 @@ class FileSource:
         self._reading.container.close()
 
     def _start(self, clip: Clip) -> None:
-        self._trim = Trim(clip, streams=len(self._reading.lanes))
+        self._trim = Trim(clip, streams=len(self._reading.lanes), lead=self._lead)
         self._items = self._all_items()
 
     def _all_items(self) -> Generator[Item]:
@@ -153,18 +184,18 @@ class FileSource:
         first = self._reading.firsts[lane.stream.index]
         seekable = not is_pipe(self.path) and first.pts is not None
         for back_off_s in BACK_OFF_S if seekable else ():
-            target_s = start_s - back_off_s
+            target_s = start_s - back_off_s - self._lead.before / (lane.rate or DEFAULT_RATE)
             if target_s <= _begin_s(self._reading.container):
                 break
             try:
                 self._reading.seek(target_s)
             except (av.error.FFmpegError, OSError):
                 break
-            if self._prime(clip) and self._came_early_enough(start_s):
+            if self._prime(clip) and self._came_early_enough():
                 return
         if seekable and self._reading.was_moved:
             self._reading.container.close()
-            self._reading = Reading(self.path, self._options)
+            self._reading = Reading(self.path, self._options, self._stop)
         if not self._prime(clip):
             raise ConfigError(
                 f"nothing of {self.name} lies at or after {self._options.start_s:g} s (-ss): it is shorter, "
@@ -181,9 +212,10 @@ class FileSource:
                 return True
         return False
 
-    def _came_early_enough(self, start_s: Fraction) -> bool:
-        first_s = self._reading.lanes[0].first_s
-        return first_s is not None and first_s < start_s
+    def _came_early_enough(self) -> bool:
+        """Returns whether a seek left all of the lead-in, and a frame more: deinterlacing looks at that."""
+        before = next(item.index for item in self._primed if isinstance(item, Frame) and item.emit)
+        return before > self._lead.before
 
     def _make_tracks(self, clip: Clip) -> tuple[VideoTrack, ...]:
         tracks = []
@@ -205,14 +237,23 @@ class FileSource:
             self.warnings.append(
                 f"times began anew {reading.continuity.jumps} times (joined files?); they were carried on"
             )
-        if reading.reached_end and (ending := early_ending(reading)):
+        ended_early = reading.was_ended or reading.was_stopped
+        if reading.reached_end and not ended_early and (ending := early_ending(reading)):
             self.damage.cut_short(ending)
 
 
-def open_source(path: str, options: ReadOptions) -> FileSource:
+def open_source(
+    path: str, options: ReadOptions, lead: Lead = NO_LEAD, stop: threading.Event | None = None
+) -> FileSource:
     """Opens a video file, ``-`` for standard input, or a URL.
 
     Decodes until every video stream has given its first picture, so that what it says of them is true.
+
+    Args:
+        path: What is opened.
+        options: What is read of it.
+        lead: How many frames around a piece (``-ss``, ``-t``) are read as well, marked as not to be written.
+        stop: Once it is set, a pipe ends, also while it is being opened.
 
     Raises:
         OpenError: Not there, not readable, or nothing with video in it.
@@ -220,7 +261,7 @@ def open_source(path: str, options: ReadOptions) -> FileSource:
         UnsupportedFormat: Interlaced without ``deinterlace``, encrypted, or pictures of an unknown kind.
         ConfigError: The clip begins behind the end.
     """
-    return FileSource(path, options)
+    return FileSource(path, options, lead, stop)
 
 
 def _is_copied(stream: Any) -> bool:

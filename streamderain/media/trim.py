@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from streamderain.frame import Frame
-
-LEAD_IN = 2
-"""Frames before the cut that are given to the temporal window and not written."""
+from streamderain.frame import NO_LEAD, Frame, Lead
 
 HELD_AT_MOST = 48
 """Frames of other streams that wait for the first stream's first frame; then they wait no longer."""
@@ -52,13 +49,25 @@ class Trim:
 
     The first kept frame of the first video stream becomes zero. In every other stream the same time is taken
     off, rounded once to that stream's own units, so that no two times can fall together.
+
+    Args:
+        clip: The piece.
+        streams: How many video streams there are.
+        lead: How many frames before and behind the piece are passed on as well, marked as not to be written.
+
+    Attributes:
+        clip: The piece.
+        offset_s: What is taken off all times; None until the first kept frame is known.
+        done: Video streams, by position, of which nothing more is wanted; copied ones see ``is_done``.
     """
 
-    def __init__(self, clip: Clip, *, streams: int) -> None:
+    def __init__(self, clip: Clip, *, streams: int, lead: Lead = NO_LEAD) -> None:
         self.clip = clip
         self.offset_s: Fraction | None = Fraction(0) if clip.start_s is None else None
         self.done: set[int] = set()
-        self._lead_in: list[deque[Frame]] = [deque(maxlen=LEAD_IN) for _ in range(streams)]
+        self._lead = lead
+        self._lead_in: list[deque[Frame]] = [deque(maxlen=lead.before) for _ in range(streams)]
+        self._lead_out = [0] * streams
         self._begun = [clip.start_s is None] * streams
         self._held: deque[Item] = deque()
         self._held_frames = 0
@@ -70,7 +79,7 @@ class Trim:
         if start_s is not None and not self._begun[frame.stream] and time_s < start_s - _slack(frame):
             self._lead_in[frame.stream].append(frame)
         elif self.clip.end_s is not None and time_s >= self.clip.end_s - _slack(frame):
-            self.done.add(frame.stream)
+            yield from self._after_end(frame)
         elif self.offset_s is None and frame.stream != 0 and self._held_frames < HELD_AT_MOST:
             self._held.append(frame)
             self._held_frames += 1
@@ -79,6 +88,16 @@ class Trim:
                 self.offset_s = time_s
                 yield from self._release()
             yield from self._begin(frame)
+
+    def _after_end(self, frame: Frame) -> Iterator[Frame]:
+        """Passes on the frames right behind the clip, which decide its last ones."""
+        wanted = self._lead.after if self._begun[frame.stream] and self.offset_s is not None else 0
+        if self._lead_out[frame.stream] < wanted:
+            frame.emit = False
+            yield self._shifted(frame)
+        self._lead_out[frame.stream] += 1
+        if self._lead_out[frame.stream] >= wanted:
+            self.done.add(frame.stream)
 
     def packet(self, packet: Packet) -> Iterator[Item]:
         """Takes a packet of a copied stream; yields what is now known to belong to the clip."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+from statistics import median
+
 import numpy as np
 from numpy.typing import NDArray
 
-from streamderain.frame import Geometry, Plane
+from streamderain.frame import Geometry, Lead, Plane
+from streamderain.models import ModelCard
 
 STEP_PX = 16
 """Every 16th sample of every 16th row: a few thousand samples decide as well as all of them."""
@@ -16,15 +20,26 @@ LEAST_CHANGE = 0.08
 OUTLIER = 4.0
 """A cut changes the picture this many times as much as the frames around it do."""
 
-MEMORY = 0.9
-"""How slowly the running mean of changes forgets."""
+HISTORY = 5
+"""So many changes before a frame tell what is usual. Their median is hardly moved by cuts among them, so that
+whether a frame is a cut depends on this many frames and one more before it, and on nothing else."""
+
+
+def lead_of(model: ModelCard) -> Lead:
+    """Return how many frames around a piece decide what a model makes of it: its window, and scene cuts.
+
+    Between a frame and its earliest neighbour a cut may lie, which is found by the ``HISTORY`` changes before
+    it.
+    """
+    return Lead(model.before + HISTORY, model.after)
 
 
 class CutDetector:
     """Compares each frame's luma with the one before, on a sparse grid.
 
-    A frame starts a new scene when its mean absolute change is large and stands out from the recent changes:
-    hard cuts do, fast motion and heavy rain do not.
+    A frame starts a new scene when its mean absolute change is large and stands out from the changes before
+    it: hard cuts do, fast motion and heavy rain do not. The first two frames start none: nothing tells what
+        is usual.
 
     Args:
         geometry: What frames look like; only the depth is used.
@@ -33,7 +48,7 @@ class CutDetector:
     def __init__(self, geometry: Geometry) -> None:
         self._top = float((2**geometry.bits - 1) << geometry.shift)
         self._last: NDArray[np.float32] | None = None
-        self._usual: float | None = None
+        self._changes: deque[float] = deque(maxlen=HISTORY)
 
     def is_cut(self, luma: Plane) -> bool:
         """Whether this frame starts a new scene.
@@ -46,8 +61,7 @@ class CutDetector:
         if last is None:
             return False
         change = float(np.abs(sparse - last).mean())
-        usual = change if self._usual is None else self._usual
-        cut = self._usual is not None and change > LEAST_CHANGE and change > OUTLIER * usual
-        if not cut:
-            self._usual = MEMORY * usual + (1 - MEMORY) * change
+        known = bool(self._changes)
+        cut = known and change > LEAST_CHANGE and change > OUTLIER * median(self._changes)
+        self._changes.append(change)
         return cut

@@ -30,6 +30,10 @@ TICK_S = 0.1
 STOP_GRACE_S = 1.0
 """A stopped reader that is still waiting for its source after this long (a silent pipe) is left behind."""
 
+SILENCE_S = 2.0
+"""A source that gave all that is wanted and then stays silent (a camera that hangs) is not waited for any
+longer."""
+
 END_GRACE_S = 10.0
 """After a failure or a second interrupt, targets that still do not end are left as they lie on the disk."""
 
@@ -103,6 +107,7 @@ class Pipeline:
         self._targets = [target for output in self._threads for target in output]
         self._stop = threading.Event()
         self._read_to_end = False
+        self._asked_at: float | None = None
         self._is_cut = False
         self._ended = False
         self._failure: BaseException | None = None
@@ -162,16 +167,25 @@ class Pipeline:
     def _await(self, thread: threading.Thread, tick: Callable[[], None], *, patient: bool) -> None:
         """Ticks until a thread ends; an impatient wait ends some time after the pipeline was stopped."""
         stopped_at: float | None = None
+        left_behind = False
         while thread.is_alive():
             thread.join(TICK_S)
             tick()
-            if patient or not self._stop.is_set():
+            if patient:
                 continue
-            stopped_at = stopped_at or perf_counter()
-            if perf_counter() - stopped_at > STOP_GRACE_S:
+            if self._stop.is_set():
+                stopped_at = stopped_at or perf_counter()
+            elif self._is_silent_at_end() and not self._source.end():
+                self._read_to_end = left_behind = True
+            if left_behind or (stopped_at and perf_counter() - stopped_at > STOP_GRACE_S):
                 for session in self._sessions:
                     session.flush()
                 return
+
+    def _is_silent_at_end(self) -> bool:
+        asked_at = self._asked_at
+        silent = asked_at is not None and perf_counter() - asked_at > SILENCE_S
+        return silent and self._source.is_complete
 
     def stages(self) -> dict[str, StageSpeed]:
         """How fast each stage would be by itself: ``read``, ``engine`` and ``write``.
@@ -253,13 +267,13 @@ class Pipeline:
             token = (frame, started)
             self._sessions[frame.stream].push(frame.planes, token, cut=cut, emit=frame.emit)
             clock.waiting_s += perf_counter() - started
-        self._read_to_end = True
+        self._read_to_end = not self._source.was_stopped
 
     def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         """Yields frames, counting the time it takes to get them; wraps untyped errors with their place."""
         index, pts = None, None
         while True:
-            started = perf_counter()
+            started = self._asked_at = perf_counter()
             try:
                 frame = next(frames)
             except StopIteration:
@@ -268,6 +282,7 @@ class Pipeline:
                 raise
             except Exception as error:
                 raise StageFailed("read", frame_index=index, pts=pts, reason=repr(error)) from error
+            self._asked_at = None
             took_s = perf_counter() - started
             self.counters.read.busy_s += took_s
             if self._trace is not None and frame.emit:

@@ -17,10 +17,21 @@ class FrameSource(Protocol):
 
     Attributes:
         is_live: Whether it goes on until somebody ends it: what was read until then is the whole of it.
+        is_complete: Whether all frames that will be written were yielded: what may follow only helps the last
+            ones.
+        was_stopped: Whether it gave up at a stop that it was told of by itself: it was not read to its end.
     """
 
     @property
     def is_live(self) -> bool:
+        """See the attributes."""
+
+    @property
+    def was_stopped(self) -> bool:
+        """See the attributes."""
+
+    @property
+    def is_complete(self) -> bool:
         """See the attributes."""
 
     @property
@@ -33,6 +44,9 @@ class FrameSource(Protocol):
         Runs in the reader thread. Frames of one stream come in presentation order, pts strictly
         increasing. Damage met on the way is counted in the source's own record, not raised.
         """
+
+    def end(self) -> bool:
+        """Ends a source that brings nothing more, from another thread; returns whether that can be done."""
 
     def close(self) -> None:
         """Releases the source. Idempotent; may be called while ``frames`` is suspended."""

@@ -79,7 +79,7 @@ def test_the_figures_of_a_clip(clips: Path) -> None:
 
 def test_engines_are_compared_side_by_side(clips: Path, tmp_path: Path) -> None:
     target = tmp_path / "bench.md"
-    arguments = ("--repeats", "1", "--engine", "identity,openvino", "--markdown", target)
+    arguments = ("--repeats", "1", "--engine", "identity,openvino", f"--markdown={target}")
     outcome = streamderain("bench", clips / "dry.mp4", *arguments)
     assert outcome.code == 0, outcome.err
     shown = outcome.out.decode()
@@ -167,10 +167,10 @@ def test_the_page_opens_in_a_browser(rained: bench_module.Bench, tmp_path: Path)
 
 def test_the_command_writes_the_page(clips: Path, tmp_path: Path) -> None:
     page = tmp_path / "bench.html"
-    outcome = streamderain("bench", clips / "dry.mp4", *FAST, "-q", "--html", page)
+    outcome = streamderain("bench", clips / "dry.mp4", *FAST, "-q", f"--html={page}")
     assert (outcome.code, outcome.out) == (0, b"")
     assert "<script>" in page.read_text()
-    again = streamderain("bench", clips / "dry.mp4", *FAST, "-q", "--html", page)
+    again = streamderain("bench", clips / "dry.mp4", *FAST, "-q", f"--html={page}")
     assert again.code == 2
     assert "--overwrite" in again.err
 
@@ -226,7 +226,7 @@ def test_what_does_not_fit_into_memory_is_left_out(monkeypatch: pytest.MonkeyPat
         (("-",), 2, "a pipe cannot; give a file"),
         (("{folder}",), 2, "holds 2 clips"),
         (("{dry}", "--reference", "{other}"), 2, "128x64"),
-        (("{dry}", "--json", "no/such/folder.json"), 2, "make it first"),
+        (("{dry}", "--json=no/such/folder.json"), 2, "make it first"),
         (("{dry}", "--codec", "nonsense"), 2, "no video encoder"),
     ],
 )

@@ -201,7 +201,7 @@ def test_wide_pictures_are_shown_smaller(
         (("{a}", "{b}", "-o", "out.txt"), 2, "name a file.html or a file.mp4"),
         (("{a}", "{b}", "-o", "out.html", "--wipe"), 2, "divider that you drag"),
         (("{a}", "-", "-o", "out.html"), 2, "pipe"),
-        (("{a}", "{b}", "-o", "{a}"), 2, "one of the clips"),
+        (("{a}", "{b}", "-o", "{a}"), 2, "the source itself"),
         (("{a}", "{b}", "-o", "no/out.html"), 2, "make it first"),
         (("{a}", "missing.mp4", "-o", "out.html"), 3, "missing.mp4"),
         (("{a}", "{low}", "-o", "out.mp4"), 2, "160x64"),

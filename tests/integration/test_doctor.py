@@ -23,7 +23,7 @@ def by_name(checks: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def test_this_machine_is_ready(tmp_path: Path) -> None:
-    outcome = streamderain("doctor", "--json", tmp_path / "doctor.json", cwd=tmp_path)
+    outcome = streamderain("doctor", f"--json={tmp_path}/doctor.json", cwd=tmp_path)
     assert outcome.code == 0, outcome.out
     found = json.loads((tmp_path / "doctor.json").read_text())
     assert found["ready"] is True

@@ -1,4 +1,4 @@
-"""Trimming: to the frame, sound in sync, times from zero, two frames of lead-in."""
+"""Trimming: to the frame, sound in sync, times from zero, with the frames around the piece that decide it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import av
 import pytest
 
 from streamderain.errors import ConfigError
-from streamderain.frame import Frame
+from streamderain.frame import Frame, Lead
 from streamderain.media import reading
 from streamderain.media.source import FileSource, open_source
 from streamderain.options import ReadOptions
 from tests.support.media import Sound, Text, Video, decoded, joined, probe, write, write_video
 
 RATE = 25
+LEAD = Lead(before=2, after=1)
 
 
 def trimmed(
     path: Path, start_s: float, duration_s: float | None = None
 ) -> tuple[FileSource, list[Frame], list[Any]]:
-    source = open_source(str(path), ReadOptions(start_s=start_s, duration_s=duration_s))
+    source = open_source(str(path), ReadOptions(start_s=start_s, duration_s=duration_s), LEAD)
     packets: list[Any] = []
     frames = list(source.frames(packets.append))
     return source, frames, packets
@@ -61,15 +62,15 @@ def test_the_cut_is_at_the_frame(whole: tuple[Path, list[Any]], number: int) -> 
     path, pictures = whole
     source, frames, _ = trimmed(path, number / RATE, 10 / RATE)
     kept = [frame for frame in frames if frame.emit]
-    lead_in = [frame for frame in frames if not frame.emit]
+    around = [frame for frame in frames if not frame.emit]
     wanted = pictures[number : number + 10]
     assert len(kept) == len(wanted)
     for got, want in zip(kept, wanted, strict=True):
         assert (got.planes[0] == want).all()
     assert kept[0].pts == 0
     assert all(frame.picture.pts == frame.pts for frame in frames)
-    assert len(lead_in) == min(number, 2)
-    for got, want in zip(lead_in, pictures[number - len(lead_in) : number], strict=True):
+    positions = [*range(max(0, number - 2), number), *range(number + 10, min(number + 11, 100))]
+    for got, want in zip(around, [pictures[position] for position in positions], strict=True):
         assert (got.planes[0] == want).all()
     assert not any(frame.cut for frame in frames)
     assert not source.damage

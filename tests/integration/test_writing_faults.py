@@ -140,7 +140,7 @@ def test_a_folder_of_images_is_not_written_over_itself(tmp_path: Path) -> None:
         ("taken.mp4", ConfigError, "--overwrite"),
         ("missing/out.mp4", OpenError, "does not exist"),
         ("out.xyz", ConfigError, "names no format"),
-        ("out", ConfigError, "names no format"),
+        ("out.mp5", ConfigError, "names no format"),
         ("out.m3u8", ConfigError, "no single file"),
         ("out%03d.mp4", ConfigError, "makes images"),
     ],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from streamderain.errors import DecodeError, InferenceError, OutputFull, StageFailed
+from streamderain.errors import DecodeError, InferenceError, MediaError, OutputFull, StageFailed
 from streamderain.frame import Frame, Geometry, Planes, StreamInfo
 from streamderain.models import ModelCard, load_model
 from streamderain.pipeline.pipeline import Pipeline
@@ -30,6 +30,9 @@ class FakeSource:
     delay_s: float = 0.0
     closed: bool = False
     read: int = 0
+    is_live: bool = False
+    is_complete: bool = False
+    was_stopped: bool = False
 
     @property
     def streams(self) -> Sequence[StreamInfo]:
@@ -49,6 +52,9 @@ class FakeSource:
                 self.read += 1
                 yield Frame(None, (luma,), lane, number, number, Fraction(1, 25), emit=number > 0 or lane > 0)
 
+    def end(self) -> bool:
+        return False
+
     def close(self) -> None:
         self.closed = True
 
@@ -58,6 +64,8 @@ class FakeEncoder:
     fail_at: int | None = None
     error: Exception = field(default_factory=lambda: ValueError("odd"))
     delay_s: float = 0.0
+    trace: Any = None
+    closed: bool = False
 
     def encode(self, frame: Frame, planes: Planes | None) -> Sequence[Any]:
         if frame.index == self.fail_at:
@@ -70,14 +78,37 @@ class FakeEncoder:
     def flush(self) -> Sequence[Any]:
         return ["flushed"]
 
+    def close(self) -> None:
+        self.closed = True
+
 
 @dataclass
 class FakeOutlet:
+    name: str = "out.mkv"
+    path: str = "/out.mkv"
+    may_pause: bool = False
+    partial: str | None = "/out.partial.mkv"
     muxed: list[Any] = field(default_factory=list)
     copied: list[Any] = field(default_factory=list)
     ended: str = ""
+    fail_at: int | None = None
+    stuck_at: int | None = None
+    delay_s: float = 0.0
+    released: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def written_bytes(self) -> int:
+        return len(self.muxed)
+
+    def duplicate(self, packet: Any) -> Any:
+        return packet
 
     def mux(self, packets: Sequence[Any]) -> None:
+        if len(self.muxed) == self.fail_at:
+            raise OutputFull("no room")
+        if len(self.muxed) == self.stuck_at:
+            self.released.wait(60)
+        time.sleep(self.delay_s)
         self.muxed += packets
 
     def copy(self, packet: Any) -> None:
@@ -85,6 +116,10 @@ class FakeOutlet:
 
     def finish(self) -> None:
         self.ended = "finished"
+
+    def leave(self) -> str | None:
+        self.ended = self.ended or "left"
+        return self.partial
 
     def abort(self) -> None:
         self.ended = self.ended or "aborted"
@@ -135,15 +170,24 @@ def test_all_frames_and_packets_arrive_and_the_lead_in_does_not(model: ModelCard
         (FakeSource(count=1000), FakeEncoder(fail_at=3, delay_s=0.01), {"delay_s": 0.01}, StageFailed),
     ],
 )
-def test_the_first_error_stops_everything_and_removes_the_output(
+def test_the_first_error_stops_everything_and_what_was_written_is_left(
     model: ModelCard, source: FakeSource, encoder: FakeEncoder, fault: dict[str, Any], error: type[Exception]
 ) -> None:
     pipeline, outlet = build(source, model, encoder, **fault)
     with pytest.raises(error):
         pipeline.run()
-    assert outlet.ended == "aborted"
+    assert outlet.ended == "left"
+    assert [result.state for result in pipeline.results] == ["partial"]
     assert source.closed
     assert source.read < 100
+
+
+def test_what_was_read_before_the_source_failed_is_written(model: ModelCard) -> None:
+    pipeline, outlet = build(FakeSource(fail_at=4), model)
+    with pytest.raises(DecodeError):
+        pipeline.run()
+    assert outlet.muxed == [(0, 1), (0, 2), (0, 3), "flushed"]
+    assert not pipeline.is_cut
 
 
 def test_an_untyped_error_names_stage_frame_and_pts(model: ModelCard) -> None:
@@ -159,7 +203,8 @@ def test_stop_finishes_what_was_read(model: ModelCard) -> None:
     pipeline, outlet = build(source, model)
     threading.Timer(0.3, pipeline.stop).start()
     pipeline.run()
-    assert outlet.ended == "finished"
+    assert outlet.ended == "left"
+    assert pipeline.is_cut
     assert outlet.muxed[-1] == "flushed"
     assert 0 < len(outlet.muxed) - 1 == pipeline.counters.frames_out < 10_000
 
@@ -178,7 +223,7 @@ def test_a_silent_source_does_not_hold_up_a_stop(model: ModelCard) -> None:
     pipeline, outlet = build(source, model)
     threading.Timer(0.3, pipeline.stop).start()
     pipeline.run()
-    assert outlet.ended == "finished"
+    assert outlet.ended == "left"
     assert [packet for packet in outlet.muxed if packet != "flushed"] == [(0, n) for n in range(1, 5)]
     silence.set()
     for thread in threading.enumerate():
@@ -194,7 +239,145 @@ def test_an_error_in_the_callers_tick_stops_the_run(model: ModelCard) -> None:
     pipeline, outlet = build(FakeSource(count=10_000, delay_s=0.001), model)
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(tick)
-    assert outlet.ended == "aborted"
+    assert outlet.ended == "left"
+
+
+def test_a_live_source_that_is_stopped_is_whole(model: ModelCard) -> None:
+    pipeline, outlet = build(FakeSource(count=10_000, delay_s=0.001, is_live=True), model)
+    threading.Timer(0.2, pipeline.stop).start()
+    pipeline.run()
+    assert outlet.ended == "finished"
+    assert not pipeline.is_cut
+
+
+def test_a_stop_after_the_last_frame_was_read_cuts_nothing(model: ModelCard) -> None:
+    source = FakeSource(count=10)
+    pipeline, outlet = build(source, model, FakeEncoder(delay_s=0.05))
+
+    def tick() -> None:
+        if source.read == source.count:
+            pipeline.stop()
+
+    pipeline.run(tick)
+    assert outlet.ended == "finished"
+    assert not pipeline.is_cut
+
+
+def outlets_of(*outlets: FakeOutlet, model: ModelCard, shared: bool, count: int = 200) -> Pipeline:
+    """A pipeline into several targets, fed by one encoder or by one each."""
+    source = FakeSource(count=count)
+    sessions = [IdentityEngine(model).session(GEOMETRY)]
+    groups = [list(outlets)] if shared else [[outlet] for outlet in outlets]
+    return Pipeline(source, sessions, [FakeOutput([FakeEncoder()], group) for group in groups])
+
+
+@dataclass
+class Sized:
+    """A packet with a size, as real ones have."""
+
+    packet: Any
+    size: int
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queues of a few packets, and little patience with those who do not take them."""
+    monkeypatch.setattr("streamderain.pipeline.outlets.QUEUE_BYTES", 3000)
+    monkeypatch.setattr("streamderain.pipeline.outlets.PATIENCE_S", 0.6)
+    monkeypatch.setattr("streamderain.pipeline.outlets._STEP_S", 0.1)
+
+    def encode(self: FakeEncoder, frame: Frame, planes: Planes | None) -> Sequence[Any]:
+        return [Sized((frame.stream, frame.index), 1000)]
+
+    monkeypatch.setattr(FakeEncoder, "encode", encode)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_failed_target_does_not_stop_the_others(model: ModelCard, shared: bool) -> None:
+    bad, good = FakeOutlet("bad.mkv", fail_at=5), FakeOutlet("good.mkv")
+    pipeline = outlets_of(bad, good, model=model, shared=shared)
+    pipeline.run()
+    assert good.ended == "finished"
+    assert len(good.muxed) == 200  # 199 frames, for the first is lead-in, and what the encoder held
+    assert (bad.ended, len(bad.muxed)) == ("left", 5)
+    failed, whole = pipeline.results
+    assert (failed.state, failed.error, failed.exit_code) == ("failed", "no room", 3)
+    assert failed.kept == bad.partial
+    assert (whole.state, whole.exit_code) == ("whole", 0)
+
+
+def test_when_all_targets_failed_the_run_fails(model: ModelCard) -> None:
+    pipeline = outlets_of(
+        FakeOutlet(fail_at=5), FakeOutlet(fail_at=9), model=model, shared=True, count=10_000
+    )
+    with pytest.raises(OutputFull):
+        pipeline.run()
+    assert [result.state for result in pipeline.results] == ["failed", "failed"]
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("may_pause", [True, False])
+def test_a_stuck_target_is_given_up_and_the_others_go_on(
+    model: ModelCard, shared: bool, may_pause: bool
+) -> None:
+    stuck = FakeOutlet("stuck.mkv", stuck_at=5, may_pause=may_pause)
+    good = FakeOutlet("good.mkv")
+    pipeline = outlets_of(stuck, good, model=model, shared=shared)
+    pipeline.run()
+    stuck.released.set()
+    assert good.ended == "finished"
+    assert len(good.muxed) == 200
+    assert len(stuck.muxed) <= 6
+    failed, whole = pipeline.results
+    assert (failed.state, failed.exit_code, whole.state) == ("failed", 3, "whole")
+    assert "took no data" in failed.error
+    assert failed.kept == stuck.partial
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_stuck_file_is_given_up_even_alone(model: ModelCard) -> None:
+    stuck = FakeOutlet(stuck_at=5)
+    pipeline = outlets_of(stuck, model=model, shared=True)
+    with pytest.raises(MediaError, match="took no data"):
+        pipeline.run()
+    stuck.released.set()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_pipe_alone_may_pause_as_long_as_it_likes(model: ModelCard) -> None:
+    paused = FakeOutlet(stuck_at=5, may_pause=True)
+    pipeline = outlets_of(paused, model=model, shared=True)
+    threading.Timer(1.5, paused.released.set).start()
+    pipeline.run()
+    assert paused.ended == "finished"
+    assert len(paused.muxed) == 200
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_slow_target_slows_the_run_and_loses_nothing(model: ModelCard) -> None:
+    slow, quick = FakeOutlet("slow.mkv", delay_s=0.01), FakeOutlet("quick.mkv")
+    pipeline = outlets_of(slow, quick, model=model, shared=True, count=100)
+    pipeline.run()
+    assert len(slow.muxed) == len(quick.muxed) == 100
+    assert [result.state for result in pipeline.results] == ["whole", "whole"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_second_interrupt_completes_nothing_of_which_a_part_was_dropped(model: ModelCard) -> None:
+    slow = FakeOutlet(delay_s=0.05)
+    source = FakeSource(count=20)
+    sessions = [IdentityEngine(model).session(GEOMETRY)]
+    pipeline = Pipeline(source, sessions, [FakeOutput([FakeEncoder()], [slow])])
+
+    def tick() -> None:
+        if source.closed or pipeline.counters.frames_out == 19:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(tick)
+    assert slow.ended == "left"
+    assert [result.state for result in pipeline.results] == ["partial"]
 
 
 def test_frames_in_flight_are_bounded_by_the_slots(model: ModelCard) -> None:
