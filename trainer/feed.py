@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from streamderain.errors import StreamderainError
+from streamderain.system import children
 
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
@@ -66,7 +69,7 @@ def feed(
         sampler=wanted,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_quiet_worker if workers else None,
+        worker_init_fn=partial(_quiet_worker, os.getpid()) if workers else None,
         # Its own generator: the loader draws from it, and torch's would not be where a resumed run left it.
         generator=torch.Generator(),
     )
@@ -106,7 +109,8 @@ class _Parts(Dataset[B], Generic[B]):
         return self._maker.batch(step, part=part, parts=self._parts)
 
 
-def _quiet_worker(_: int) -> None:
+def _quiet_worker(parent_pid: int, _: int) -> None:
+    children.die_with_parent(parent_pid)
     # Ctrl-C reaches every process of the terminal; the run ends its workers itself, after its last step.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

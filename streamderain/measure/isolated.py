@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -10,6 +11,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from streamderain.errors import EngineError, PipelineError, StreamderainError
+from streamderain.system import children
 
 T = TypeVar("T")
 
@@ -48,8 +50,9 @@ class Isolated(Generic[T]):
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
         self._doing = doing
-        self._process = context.Process(target=_serve, args=(there, work, arguments), daemon=True)
-        self._process.start()
+        # Not daemonic: the work may have children of its own. It ends with this process all the same.
+        self._process = context.Process(target=_serve, args=(os.getpid(), there, work, arguments))
+        children.start(self._process)
         there.close()
 
     def __enter__(self) -> Self:
@@ -98,7 +101,10 @@ def isolated(work: Callable[..., Iterator[T]], *arguments: Any, doing: str) -> T
         return next(process)
 
 
-def _serve(connection: Connection, work: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]) -> None:
+def _serve(
+    parent_pid: int, connection: Connection, work: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]
+) -> None:
+    children.die_with_parent(parent_pid)
     # Ctrl-C reaches every process of the terminal; whoever asked ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     values = work(*arguments)
