@@ -9,6 +9,7 @@ both are hidden: a host too few in a message costs less than a password too many
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 STANDARD_INPUT = "-"
 
@@ -42,7 +43,7 @@ def redact_address(address: str) -> str:
     if not separator or not is_address(address):
         return address
     credentials, at, shown = rest.rpartition("@")
-    if at and re.search(rf"[?#](?!{re.escape(HIDDEN)})", credentials):
+    if at and _SECRET.search(credentials):
         return f"{scheme}://{HIDDEN}"  # a query with an @, or a password with a question mark: nobody knows
     return f"{scheme}://{HIDDEN + at if at else ''}{_without_secrets(shown)}"
 
@@ -68,10 +69,9 @@ def _redact_line(line: str) -> str:
     begins = [match.start() for match in _APART.finditer(line)]
     if not begins:
         begins = [match.start() for match in _ANYWHERE.finditer(line)][:1]
-    parts = [line[: begins[0]] if begins else line]
-    for begin, end in zip(begins, [*begins[1:], len(line)], strict=True):
-        parts.append(redact_address(line[begin:end]))
-    return "".join(parts)
+    ends = [*begins, len(line)]
+    parts = [redact_address(line[begin:end]) for begin, end in pairwise(ends)]
+    return line[: ends[0]] + "".join(parts)
 
 
 def _without_secrets(shown: str) -> str:
