@@ -5,6 +5,7 @@ Modules that are slow to import are imported inside the commands, so that ``--he
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -327,22 +328,27 @@ def main() -> NoReturn:
     try:
         sys.exit(cli(standalone_mode=False) or 0)
     except click.ClickException as error:
-        click.echo(_usage(error) + redact(f"Error: {error.format_message()}"), err=True)
+        _say(_usage(error) + f"Error: {error.format_message()}")
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        _say("interrupted")
         sys.exit(EXIT_INTERRUPTED)
     except StreamderainError as error:
-        click.echo(f"streamderain: {error}", err=True)
+        _say(f"streamderain: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         if os.environ.get("STREAMDERAIN_TRACEBACK"):
             raise
-        click.echo(
-            f"streamderain: a fault of streamderain itself: {redact(repr(error))}. Please report it; "
-            "STREAMDERAIN_TRACEBACK=1 shows where it arose",
-            err=True,
+        _say(
+            f"streamderain: a fault of streamderain itself: {error!r}. Please report it; "
+            "STREAMDERAIN_TRACEBACK=1 shows where it arose"
         )
         sys.exit(PipelineError.exit_code)
+
+
+def _say(text: str) -> None:
+    """Write a message to standard error; where nobody reads that, the exit code tells."""
+    with contextlib.suppress(OSError):
+        click.echo(redact(text).encode(errors="backslashreplace").decode(), err=True)

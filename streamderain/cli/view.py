@@ -28,6 +28,14 @@ NAMED_AT_MOST = 20
 _LIMITS = {"read": "reading", "engine": "deraining", "write": "encoding"}
 
 
+class _StandardError(Console):
+    """Standard error; where nobody reads it any more, it is silent instead of ending the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Fall silent. The library's own way is to exit."""
+        self.quiet = True
+
+
 class View:
     """A progress bar on a terminal, plain lines elsewhere. All of it goes to standard error.
 
@@ -40,7 +48,7 @@ class View:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._console = Console(file=sys.stderr, soft_wrap=True, highlight=False)
+        self._console = _StandardError(file=sys.stderr, soft_wrap=True, highlight=False)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._last_line = 0.0

@@ -67,9 +67,7 @@ def test_no_report_lands_on_media(clip: Path, tmp_path: Path, words: tuple[str, 
 def test_the_word_behind_json_is_a_source(clip: Path, tmp_path: Path) -> None:
     other = media.write_video(tmp_path / "b.mp4", frames=4)
     before = other.read_bytes()
-    outcome = streamderain(
-        "run", "--overwrite", "--json", clip, other, "-o", tmp_path / "out", *FAST
-    )
+    outcome = streamderain("run", "--overwrite", "--json", clip, other, "-o", tmp_path / "out", *FAST)
     assert outcome.code == 0, outcome.err
     assert [file["source"] for file in outcome.summary["files"]] == ["a.mp4", "b.mp4"]
     assert other.read_bytes() == before
