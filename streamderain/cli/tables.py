@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from streamderain.cli.console import StandardError
 from streamderain.measure.bench import Tell
 from streamderain.measure.tables import Table as Findings
 
@@ -46,7 +47,7 @@ def duration_text(seconds: float) -> str:
 @contextmanager
 def telling(*, quiet: bool = False) -> Iterator[Tell]:
     """Yields a function that shows progress on standard error: a bar on a terminal, else some lines."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = StandardError()
     if quiet:
         yield lambda what, done, total: None
     elif console.is_terminal:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from streamderain import events
 from streamderain.addresses import redact
+from streamderain.cli.console import StandardError
 from streamderain.cli.tables import duration_text
 from streamderain.errors import EXIT_PARTIAL
 
@@ -28,14 +27,6 @@ NAMED_AT_MOST = 20
 _LIMITS = {"read": "reading", "engine": "deraining", "write": "encoding"}
 
 
-class _StandardError(Console):
-    """Standard error; where nobody reads it any more, it is silent instead of ending the process."""
-
-    def on_broken_pipe(self) -> None:
-        """Fall silent. The library's own way is to exit."""
-        self.quiet = True
-
-
 class View:
     """A progress bar on a terminal, plain lines elsewhere. All of it goes to standard error.
 
@@ -48,7 +39,7 @@ class View:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._console = _StandardError(file=sys.stderr, soft_wrap=True, highlight=False)
+        self._console = StandardError()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._last_line = 0.0
