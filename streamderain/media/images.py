@@ -17,6 +17,7 @@ from av.container import InputContainer
 from streamderain.errors import ConfigError, DecodeError, OpenError
 from streamderain.frame import NO_LEAD, Frame, Lead, StreamInfo
 from streamderain.media.damage import Damage
+from streamderain.media.jpeg import jpeg_fault
 from streamderain.media.lane import Lane
 from streamderain.media.opening import check_file, open_container
 from streamderain.media.pixels import geometry_of, working_format
@@ -47,6 +48,13 @@ def _size_in(file: io.BytesIO | str) -> tuple[int, int] | None:
     except (av.error.FFmpegError, OSError):
         return None
     return sizes[0] if sizes and all(sizes[0]) else None
+
+
+_Image = tuple[av.VideoFrame, bool]
+"""A picture, and whether a part of it is missing or wrong."""
+
+_PHOTOGRAPHS = (".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".webp", ".avif")
+"""What cameras write; numbered files of these kinds need not be a video."""
 
 
 class ImageSequence:
@@ -81,7 +89,7 @@ class ImageSequence:
         self.path = str(paths[0])
         self.name = name
         self.damage = Damage()
-        self.warnings: list[str] = []
+        self.warnings = _said_of(paths)
         self.rate = Fraction(options.image_rate_fps).limit_denominator(1001)
         self._clip = clip_of(options.start_s, options.duration_s, begin_s=Fraction(0))
         self._lead = lead
@@ -100,7 +108,7 @@ class ImageSequence:
             rate=self.rate,
         )
         try:
-            self._first = _decode(paths[0], self._codec)
+            self._first, _ = _decode(paths[0], self._codec)
             first = self._lane.describe(self._first)
             self._format = av.VideoFormat(working_format(self._first.format.name) or self._first.format.name)
         except BaseException:
@@ -131,12 +139,14 @@ class ImageSequence:
             if self._is_after_hole(number):
                 self._lane.cut_next()
             try:
-                picture = image.result()
+                picture, broken = image.result()
             except (DecodeError, OpenError) as error:
                 self._lane.missed(number)
                 if number in self._kept:
                     self.warnings.append(str(error))
                 continue
+            if broken:
+                self._lane.spoil(number)
             picture = self._like_the_first(picture)
             picture.pts = number
             for frame in self._lane.accept(picture):
@@ -177,9 +187,9 @@ class ImageSequence:
         first, last = self._kept.start - self._lead.before, self._kept.stop + self._lead.after
         return range(max(0, first), min(len(self.paths), last))
 
-    def _decoded(self) -> Iterator[tuple[int, Future[av.VideoFrame]]]:
+    def _decoded(self) -> Iterator[tuple[int, Future[_Image]]]:
         """Yields numbers and pictures to come, a few decoded ahead."""
-        ahead: deque[tuple[int, Future[av.VideoFrame]]] = deque()
+        ahead: deque[tuple[int, Future[_Image]]] = deque()
         for number in self._range:
             ahead.append((number, self._pool.submit(_decode, self.paths[number], self._codec)))
             if len(ahead) > decoder_threads():
@@ -207,6 +217,15 @@ class ImageSequence:
         )
 
 
+def _said_of(paths: tuple[Path, ...]) -> list[str]:
+    if paths[0].suffix.lower() not in _PHOTOGRAPHS:
+        return []
+    return [
+        f"{len(paths)} numbered pictures ({paths[0].name} to {paths[-1].name}) are taken for one video: each is "
+        "derained with the help of its neighbours. Photographs that stand alone need --stills"
+    ]
+
+
 def _holds(target: av.VideoFormat, source: av.VideoFormat) -> bool:
     """Returns whether RGB of one format holds all that RGB, gray or a palette of another does."""
     colours = [component for component in source.components if not component.is_alpha]
@@ -219,8 +238,11 @@ def _holds(target: av.VideoFormat, source: av.VideoFormat) -> bool:
     )
 
 
-def _decode(path: Path, codec: str) -> av.VideoFrame:
+def _decode(path: Path, codec: str) -> _Image:
     """Decodes an image file.
+
+    Returns:
+        The picture, and whether a part of it is missing or wrong.
 
     Raises:
         OpenError: It is not there or not readable.
@@ -228,13 +250,17 @@ def _decode(path: Path, codec: str) -> av.VideoFrame:
     """
     check_file(str(path))
     try:
+        data = path.read_bytes()
         context = cast(av.VideoCodecContext, CodecContext.create(codec, "r"))
-        frames = context.decode(av.Packet(path.read_bytes())) + context.decode(None)
+        frames = context.decode(av.Packet(data)) + context.decode(None)
     except (av.error.FFmpegError, OSError):
         frames = []
-    if frames:
-        return frames[0]
-    return _decode_by_container(path)  # named like the others, but of another kind
+    if not frames:
+        return _decode_by_container(path), False  # named like the others, but of another kind
+    fault = jpeg_fault(data) if codec == "mjpeg" else ""
+    if fault == "missing":
+        raise DecodeError(f"the image {path} ends before its picture begins; copy it again from the camera")
+    return frames[0], bool(fault)
 
 
 def _decode_by_container(path: Path) -> av.VideoFrame:

@@ -12,7 +12,7 @@ from typing import Any
 import av
 
 from streamderain.errors import EncodeError, OpenError
-from streamderain.media.jpeg_tags import with_jpeg_tags
+from streamderain.media.jpeg import with_jpeg_tags
 from streamderain.media.packets import duplicate
 from streamderain.media.sink import PartialFile, write_error
 

@@ -159,6 +159,10 @@ class Lane:
         if self._tracked:
             self._pending.add(pts)
 
+    def spoil(self, pts: int) -> None:
+        """Notes that a picture that was decoded elsewhere is broken in parts."""
+        self._spoilt.add(pts)
+
     def cut_next(self) -> None:
         """Keeps temporal windows from spanning the frames before and after this moment."""
         self._cut = True

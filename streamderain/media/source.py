@@ -14,9 +14,10 @@ import av
 from av.container import InputContainer
 
 from streamderain.addresses import display_name, is_address
-from streamderain.errors import ConfigError
+from streamderain.errors import ConfigError, DecodeError
 from streamderain.frame import NO_LEAD, Frame, Lead, StreamInfo
 from streamderain.media.ending import early_ending
+from streamderain.media.jpeg import jpeg_fault
 from streamderain.media.lane import DEFAULT_RATE, Lane
 from streamderain.media.opening import is_pipe
 from streamderain.media.pixels import geometry_of
@@ -96,6 +97,9 @@ class FileSource:
         self.damage = self._reading.damage
         self.damage.forget_before(float(self.offset_s))
         self.copied = tuple(stream for stream in self.container.streams if _is_copied(stream))
+        self._fault = self._jpeg_fault()
+        if self._fault == "missing":
+            raise DecodeError(f"{self.name} ends before its picture begins; copy it again from the camera")
 
     @property
     def is_live(self) -> bool:
@@ -171,6 +175,11 @@ class FileSource:
         self.copied = ()
         self._reading.container.close()
 
+    def _jpeg_fault(self) -> str:
+        stream = self.tracks[0].stream
+        is_jpeg = _is_image(self.container) and stream.codec_context.name == "mjpeg"
+        return jpeg_fault(Path(self.path).read_bytes()) if is_jpeg and Path(self.path).is_file() else ""
+
     def _start(self, clip: Clip) -> None:
         self._trim = Trim(clip, streams=len(self._reading.lanes), lead=self._lead)
         self._items = self._all_items()
@@ -237,6 +246,8 @@ class FileSource:
             self.warnings.append(
                 f"times began anew {reading.continuity.jumps} times (joined files?); they were carried on"
             )
+        if self._fault:
+            self.damage.cut_short("the picture is damaged: a part of it is missing or wrong")
         ended_early = reading.was_ended or reading.was_stopped
         if reading.reached_end and not ended_early and (ending := early_ending(reading)):
             self.damage.cut_short(ending)

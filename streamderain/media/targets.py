@@ -19,7 +19,7 @@ from streamderain.media.copied import Passenger, choose_passengers, describe, fi
 from streamderain.media.encoder import VideoEncoder
 from streamderain.media.images import ImageSequence
 from streamderain.media.images_out import ImageOutlet
-from streamderain.media.jpeg_tags import jpeg_tags
+from streamderain.media.jpeg import jpeg_tags
 from streamderain.media.outlet import (
     FROM_ZERO,
     MOV_FAMILY,
@@ -119,7 +119,8 @@ class _Opening:
         suffix = _image_suffix(target, self._source)
         place = _place(target, self._source, suffix)
         _check_folder(target, place, overwrite=self._options.overwrite)
-        self._say(target, [*_left_behind(place(0, 0)), *_numbering(target, self._source, place)])
+        if target.kind != "still":
+            self._say(target, _left_behind(place(0, 0)))
         choice = choose(self._source.tracks[0], "image2", options, codec=image_codec(suffix))
         choice = _turned(choice, self._turns(target))
         encoders, outlets = self._encoders([choice], follow_size=True)
@@ -396,17 +397,6 @@ def _left_behind(first: Path) -> list[str]:
         f"{len(names)} numbered images are there already ({names[0]} to {names[-1]}): "
         "those that this run does not replace stay among the new ones"
     ]
-
-
-def _numbering(target: Target, source: MediaSource, place: Callable[[int, int], Path]) -> list[str]:
-    """A word to those who name a folder and expect a video in it."""
-    info = source.tracks[0].info
-    if target.kind != "folder" or isinstance(source, ImageSequence) or info.rate_fps is None:
-        return []
-    count = f"{info.frames} images" if info.frames else "images"
-    name = Path(source.path).stem if Path(source.path).is_file() else "video"  # a pipe has no name
-    video = Path(target.text) / f"{name}.mp4"
-    return [f"writes {count} {place(0, 0).name} ...; for a video give a file name such as {video}"]
 
 
 def _seconds(clock: Fraction) -> str:

@@ -155,17 +155,6 @@ def test_images_of_a_longer_run_are_counted_before_they_mix(tmp_path: Path) -> N
     assert len(list((tmp_path / "out").iterdir())) == 5
 
 
-def test_a_video_that_becomes_images_is_said(tmp_path: Path) -> None:
-    source = write(tmp_path / "dashcam.mp4", Video(frames=3))
-    warnings = write_through(source, f"{tmp_path}/out/")
-    video = tmp_path / "out" / "dashcam.mp4"
-    assert (
-        f"{tmp_path}/out/: writes 3 images 000001.png ...; for a video give a file name such as {video}"
-        in (warnings)
-    )
-    assert len(list((tmp_path / "out").iterdir())) == 3
-
-
 def test_a_codec_named_for_its_encoder_gets_that_encoders_defaults(tmp_path: Path) -> None:
     source = write(tmp_path / "in.mkv", Video(frames=3))
     for codec in ("h264", "libx264"):
