@@ -112,6 +112,16 @@ def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str 
             f"video {track.info.position}: some players and phones do not show H.264 in {pix_fmt}; "
             "--pix-fmt yuv420p plays everywhere"
         )
+    if name == "libx265" and options.codec is None:
+        warnings.append(
+            f"video {track.info.position}: becomes HEVC, which keeps what the source holds and takes several "
+            "times as long to encode as H.264 (--codec libx264)"
+        )
+    if name == "libvpx-vp9" and has_alpha(pix_fmt):
+        warnings.append(
+            f"video {track.info.position}: VP9 keeps transparency beside the picture: browsers show it, "
+            "FFmpeg's own decoder and many players do not (.mkv and .mov keep it in the picture)"
+        )
     if hdr and name not in ("libx265", "libsvtav1"):
         warnings.append(f"{name} cannot hold the HDR10 mastering data of the source: use --codec libx265")
     chosen = _chosen(options)
@@ -183,8 +193,8 @@ def _is_rarely_played(pix_fmt: str) -> bool:
 def default_codec(track: VideoTrack, muxer: str) -> str:
     """The encoder used when the user names none.
 
-    libx264 wherever it keeps depth and alpha; where it cannot: ffv1 (mkv) or ProRes 4444 (mov) for alpha,
-    libx265 for more than 10 bits and for HDR10; what the format itself wants elsewhere.
+    libx264 for 8 bits, libx265 for HEVC, for more than 8 bits and for HDR10: H.264 of 10 bits shows on few
+    players. For alpha ffv1 (mkv) or ProRes 4444 (mov); what the format itself wants elsewhere.
     """
     if muxer in _FIXED:
         return _FIXED[muxer]
@@ -198,7 +208,8 @@ def default_codec(track: VideoTrack, muxer: str) -> str:
         return "mpeg4" if plain else "mjpeg"
     if has_alpha(source) and muxer in ("matroska", "mov"):
         return "ffv1" if muxer == "matroska" else "prores_ks"
-    if (hdr10_of(track.first) or _deeper(source)) and muxer_takes(muxer, "libx265"):
+    deep = track.info.geometry.bits > 8 and not av.VideoFormat(source).is_rgb
+    if (track.info.codec == "hevc" or deep or hdr10_of(track.first)) and muxer_takes(muxer, "libx265"):
         return "libx265"
     if muxer_takes(muxer, "libx264"):
         return "libx264"
@@ -247,10 +258,6 @@ def _webm_codec(track: VideoTrack) -> str:
     return "libsvtav1" if track.info.geometry.bits > 8 else "libvpx-vp9"
 
 
-def _deeper(source: str) -> bool:
-    return bool(choose_pix_fmt("libx264", source)[1] & PixFmtLoss.DEPTH) and not av.VideoFormat(source).is_rgb
-
-
 def _loss_warnings(track: VideoTrack, codec: str, pix_fmt: str, loss: PixFmtLoss) -> Iterator[str]:
     source = track.info.pix_fmt
     words = {
@@ -282,6 +289,10 @@ def _with_fallbacks(settings: EncoderSettings, options: EncodeOptions) -> Iterat
     yield settings
     if options.pix_fmt is None:
         yield from finer
+    if settings.codec in ("mpeg1video", "mpeg2video"):
+        yield replace(
+            settings, time_base=1 / settings.rate_fps
+        )  # which know their frame rate and nothing else
     # MPEG-4 part 2 counts time in at most 65535 parts of a second.
     ticks = settings.rate_fps.numerator * max(1, 65535 // settings.rate_fps.numerator)
     yield replace(settings, time_base=Fraction(1, ticks))

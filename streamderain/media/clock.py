@@ -23,7 +23,7 @@ class Timeline:
     """
 
     def __init__(self, step: Fraction, time_base: Fraction) -> None:
-        self._step = step
+        self.step = step
         self._pause = max(PAUSE_S / time_base, PAUSE_STEPS * step)
         self._last: int | None = None
         self._anchor = Fraction(0)
@@ -39,7 +39,7 @@ class Timeline:
         come out of a decoder often have none.
         """
         if pts is None:
-            self._anchor = self._anchor if self._last is None else self._anchor + self._step
+            self._anchor = self._anchor if self._last is None else self._anchor + self.step
             placed = round(self._anchor)
             self.invented += not self._known
         else:

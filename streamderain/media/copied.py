@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import av
+from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 from av.stream import Disposition
 from av.subtitles.codeccontext import SubtitleCodecContext
 
+from streamderain.media.packets import duplicate
 from streamderain.media.sink import Nowhere
 
 _LOG = logging.getLogger(__name__)
+
+_GLOBAL_HEADER = 0x40
+"""AVFMT_GLOBALHEADER: the format wants what all packets share in its own header."""
 
 _LOOK_AHEAD = 200
 """Packets looked at to find where every audio stream begins."""
@@ -62,6 +67,46 @@ class Verbatim:
     def packets(self, packet: av.Packet[Any]) -> Sequence[av.Packet[Any]]:
         """The packet itself."""
         return (packet,)
+
+
+class Unwrapped:
+    """AAC whose every packet has a header (ADTS, from MPEG-TS), for containers that want one for all.
+
+    Args:
+        source: The audio stream.
+        first: Its first packet, which tells what the header of the container has to say.
+
+    Raises:
+        ValueError: The packet is no such AAC.
+    """
+
+    def __init__(self, source: Any, first: av.Packet[Any]) -> None:
+        self.source = source
+        self._filter = BitStreamFilterContext("aac_adtstoasc", source)
+        told = [p for p in self._filter.filter(duplicate(first)) if p.has_sidedata("new_extradata")]
+        if not told:
+            raise ValueError("no AAC header in the first packet")
+        self._header = bytes(told[0].get_sidedata("new_extradata"))
+
+    def board(self, container: OutputContainer) -> Any:
+        """Adds a stream with the source's parameters and the header."""
+        stream = container.add_stream_from_template(self.source, opaque=True)
+        stream.codec_context.extradata = self._header
+        return stream
+
+    def packets(self, packet: av.Packet[Any]) -> Sequence[av.Packet[Any]]:
+        """The packet without its header; none where it is damaged."""
+        try:
+            plain = self._filter.filter(duplicate(packet))
+        except av.error.FFmpegError:
+            # One broken packet of sound is no reason to give up the video.
+            _LOG.warning(
+                "%s: the packet at pts %s is damaged and left out", describe(self.source), packet.pts
+            )
+            return ()
+        for one in plain:
+            one.time_base = packet.time_base
+        return plain
 
 
 class Pinned:
@@ -136,32 +181,30 @@ class Reworded:
 
 
 def choose_passengers(
-    streams: Sequence[Any],
+    source: Any,
     muxer: str,
     *,
     video: Sequence[av.VideoStream],
     options: dict[str, str],
-    path: str,
 ) -> tuple[list[Passenger], list[str]]:
     """Tries every copied stream against the real muxer.
 
     Args:
-        streams: The source's copied streams.
+        source: The open source, with its copied streams.
         muxer: FFmpeg's name of the container format.
         video: Streams of the open encoders.
         options: Muxer options.
-        path: The source's file, for cover pictures that become attachments.
 
     Returns:
         The streams that fit, as the target will hold them, and warnings that name the others.
     """
     taken: list[Passenger] = []
     warnings: list[str] = []
-    for stream in streams:
+    for stream in source.copied:
         if _is_remade(stream):
             continue
         passenger = next(
-            (p for p in _guises(stream, muxer, path) if fits([*taken, p], muxer, video, options)), None
+            (p for p in _guises(stream, muxer, source) if fits([*taken, p], muxer, video, options)), None
         )
         if passenger is None:
             hint = "" if muxer == "matroska" else " (.mkv holds nearly everything)"
@@ -200,21 +243,29 @@ def first_sounds(source: Any, passengers: Sequence[Passenger]) -> list[tuple[Pas
     """The first packet of every audio stream that is copied: some lie before zero, and no header tells.
 
     Args:
-        source: The open source; its file is opened a second time, so that nothing of it is used up.
+        source: The open source.
         passengers: The copied streams.
 
     Returns:
         Streams and packets; none for pipes, and none for a clip, whose times begin anew.
     """
-    waiting = {p.source.index: p for p in passengers if p.source.type == "audio"}
-    found: list[tuple[Passenger, av.Packet[Any]]] = []
-    if source.offset_s or not waiting or not Path(source.path).is_file():
+    sounds = {p.source.index: p for p in passengers if p.source.type == "audio"}
+    if source.offset_s or not sounds:
+        return []
+    found = _first_packets(source.path, set(sounds))
+    return [(sounds[index], packet) for index, packet in found.items()]
+
+
+def _first_packets(path: str, indices: set[int]) -> dict[int, av.Packet[Any]]:
+    """The first packet with a time of some streams of a file, which is opened anew; none for pipes."""
+    found: dict[int, av.Packet[Any]] = {}
+    if not Path(path).is_file():
         return found
-    with contextlib.suppress(av.error.FFmpegError, OSError), av.open(f"file:{source.path}") as container:
+    with contextlib.suppress(av.error.FFmpegError, OSError), av.open(f"file:{path}") as container:
         for packet in itertools.islice(container.demux(), _LOOK_AHEAD):
-            if packet.pts is not None and packet.stream.index in waiting:
-                found.append((waiting.pop(packet.stream.index), packet))
-            if not waiting:
+            if packet.pts is not None and packet.stream.index in indices:
+                found.setdefault(packet.stream.index, packet)
+            if len(found) == len(indices):
                 break
     return found
 
@@ -237,13 +288,24 @@ def describe(stream: Any) -> str:
     return f"{kind} stream {stream.index} ({codec or 'unknown'}{language})"
 
 
-def _guises(stream: Any, muxer: str, path: str) -> list[Passenger]:
+def _guises(stream: Any, muxer: str, source: Any) -> list[Passenger]:
     if stream.disposition & Disposition.attached_pic:
-        return _cover_guises(stream, muxer, path)
+        return _cover_guises(stream, muxer, source.path)
+    if _is_wrapped(stream) and av.ContainerFormat(muxer, "w").flags & _GLOBAL_HEADER:
+        first = source.peek(stream.index) or _first_packets(source.path, {stream.index}).get(stream.index)
+        with contextlib.suppress(ValueError, av.error.FFmpegError):
+            return [] if first is None else [Unwrapped(stream, first)]
+        return []
     guises: list[Passenger] = [Verbatim(stream)]
     if stream.type == "subtitle" and stream.codec_context is not None and stream.codec_context.codec.text_sub:
         guises += [Reworded(stream, codec) for codec in _TEXT_CODECS]
     return guises
+
+
+def _is_wrapped(stream: Any) -> bool:
+    """Whether a stream is AAC with a header in every packet: the container told none for all."""
+    context = stream.codec_context
+    return stream.type == "audio" and context.name == "aac" and not context.extradata
 
 
 def _cover_guises(stream: Any, muxer: str, path: str) -> list[Passenger]:

@@ -45,6 +45,7 @@ class VideoEncoder:
         self._reformatter = VideoReformatter()
         self._turner = Turner(settings.turn)
         self._last_pts: int | None = None
+        self._durations: dict[int, int] = {}
 
     def encode(self, frame: Frame, planes: Planes | None) -> Sequence[av.Packet[av.VideoStream]]:
         """Encodes one frame.
@@ -77,6 +78,7 @@ class VideoEncoder:
         picture.pts = pts
         if frame.time_base != self.settings.time_base:
             picture.duration = round(duration * frame.time_base / self.settings.time_base)
+        self._durations[pts] = picture.duration
         try:
             return self._encode(picture, frame)
         finally:
@@ -158,6 +160,9 @@ class VideoEncoder:
             ) from error
         for packet in packets:
             packet.stream = self.stream
+            # Encoders that reorder frames make all of them as long as the frame rate says.
+            if packet.pts is not None:
+                packet.duration = self._durations.pop(packet.pts, 0) or packet.duration
         return packets
 
 

@@ -221,7 +221,8 @@ def _said_of(paths: tuple[Path, ...]) -> list[str]:
     if paths[0].suffix.lower() not in _PHOTOGRAPHS:
         return []
     return [
-        f"{len(paths)} numbered pictures ({paths[0].name} to {paths[-1].name}) are taken for one video: each is "
+        f"{len(paths)} numbered pictures ({paths[0].name} to {paths[-1].name}) are taken for one video: "
+        f"each is "
         "derained with the help of its neighbours. Photographs that stand alone need --stills"
     ]
 

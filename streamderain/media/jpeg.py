@@ -1,7 +1,7 @@
 """What FFmpeg does not tell of a JPEG file: the camera's tags beside the picture, and whether it is whole.
 
-FFmpeg's encoder drops the tags. Its decoder fills what is missing of a picture with gray without a word, and takes the
-small preview inside the tags for the picture where that is missing altogether.
+FFmpeg's encoder drops the tags. Its decoder fills what is missing of a picture with gray without a word, and
+takes the small preview inside the tags for the picture where that is missing altogether.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def jpeg_fault(data: bytes) -> Literal["", "broken", "missing"]:
         data: The whole file.
 
     Returns:
-        ``"missing"`` where it ends before the picture begins, ``"broken"`` where a part of the picture is missing or
-        cannot be what the camera wrote, else an empty text.
+        ``"missing"`` where it ends before the picture begins, ``"broken"`` where a part of the picture is
+        missing or cannot be what the camera wrote, else an empty text.
     """
     if not any(kind == _SCAN for kind, _, end in _segments(data) if end < len(data)):
         return "missing"

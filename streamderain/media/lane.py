@@ -48,6 +48,7 @@ class _Due:
 
     pts: int
     cut: bool
+    duration: int
 
 
 def _rate_of(stream: av.VideoStream) -> Fraction | None:
@@ -148,7 +149,8 @@ class Lane:
         if broken:
             self._damage.add(Gap(self.position, self._last_s, time_s, 1, kept=True))
         self._spoilt.discard(cast(int, picture.pts))
-        self._due.append(_Due(pts, bool(self._cut or pause or lost or broken)))
+        cut = bool(self._cut or pause or lost or broken)
+        self._due.append(_Due(pts, cut, self._duration(picture, pts)))
         self._cut = broken  # nor may the next frame lean on a broken one
         self._last_s = time_s
         yield from map(self._frame, self._progressive(picture))
@@ -277,6 +279,13 @@ class Lane:
             f"{self._index + len(self._due)} ({time_s}). Split the file there and derain its parts one by one"
         )
 
+    def _duration(self, picture: av.VideoFrame, pts: int) -> int:
+        """Returns how long a frame is shown, at most to the end of its stream: nothing else tells of the last."""
+        duration = picture.duration or round(self.timeline.step)
+        begin, length = self.stream.start_time, self.stream.duration
+        left = None if begin is None or length is None else begin + length - pts
+        return left if left is not None and 0 < left < duration else duration
+
     def _progressive(self, picture: av.VideoFrame) -> list[av.VideoFrame]:
         if not self._deinterlace:
             return [picture]
@@ -291,7 +300,7 @@ class Lane:
     def _frame(self, picture: av.VideoFrame) -> Frame:
         picture = self._converted(picture)
         due = self._due.popleft()
-        picture.pts, picture.time_base = due.pts, self.time_base
+        picture.pts, picture.time_base, picture.duration = due.pts, self.time_base, due.duration
         index, self._index = self._index, self._index + 1
         return Frame(
             picture=picture,

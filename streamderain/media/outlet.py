@@ -22,7 +22,7 @@ from streamderain.media.images import ImageSequence
 from streamderain.media.packets import duplicate
 from streamderain.media.sink import PartialFile, Sink, StandardOutput
 from streamderain.media.source import FileSource, VideoTrack
-from streamderain.media.timing import Order, Retimer, before_zero, lent
+from streamderain.media.timing import Order, Retimer, before_zero, later_timecode, lent
 
 _T = TypeVar("_T")
 
@@ -52,22 +52,17 @@ the last picture in the fragment before, and FFmpeg then takes the length of the
 fragment alone: readers drop that picture."""
 
 
-def muxer_options(muxer: str, *, cover: bool = False, adts: bool = False) -> dict[str, str]:
+def muxer_options(muxer: str, *, cover: bool = False) -> dict[str, str]:
     """Options every file of this format is written with.
 
     Args:
         muxer: FFmpeg's name of the format.
         cover: Whether a cover picture is among the streams.
-        adts: Whether AAC with a header in every packet is (from MPEG-TS).
     """
     if muxer in MOV_FAMILY and cover:
         # A fragmented file gets an empty video track beside the cover, which players stumble over. The price
         # of a plain one: it cannot be read if the process is killed.
         return {}
-    if muxer in MOV_FAMILY and adts:
-        # With delay_moov FFmpeg does not strip those headers and then refuses the packets. Edit lists keep
-        # the times instead, though not in what a kill leaves behind.
-        return {"movflags": "hybrid_fragmented+frag_keyframe", "use_editlist": "1", **_FRAGMENTS}
     if muxer in MOV_FAMILY:
         return {
             # Readable after a kill, an ordinary file after a clean end. Without delay_moov the muxer moves
@@ -235,7 +230,7 @@ class ContainerOutlet:
     def _start(
         self, source: MediaSource, encoders: Sequence[VideoEncoder], passengers: Sequence[Passenger]
     ) -> None:
-        self._container.metadata.update(file_metadata(source))
+        self._container.metadata.update(_later(file_metadata(source), source))
         trimmed = source.offset_s != 0 or source.end_s is not None
         boarding: list[tuple[int, Any, VideoEncoder | None]] = []
         boarding += [(t.stream.index, t, e) for t, e in zip(source.tracks, encoders, strict=True)]
@@ -244,7 +239,7 @@ class ContainerOutlet:
         # In the source's order: players take the first stream of a kind by default.
         for _, item, encoder in sorted(boarding, key=lambda entry: entry[0]):
             if encoder is not None:
-                streams.append((self._add_video(item, encoder), item, encoder))
+                streams.append((self._add_video(source, item, encoder), item, encoder))
             else:
                 stream = item.board(self._container)
                 dress(stream, item.source, keep_statistics=not trimmed)
@@ -253,10 +248,11 @@ class ContainerOutlet:
         self._container.start_encoding()
         self._register(streams)
 
-    def _add_video(self, track: VideoTrack, encoder: VideoEncoder) -> Any:
+    def _add_video(self, source: MediaSource, track: VideoTrack, encoder: VideoEncoder) -> Any:
         stream = self._container.add_stream_from_template(encoder.stream, opaque=True)
         stream.time_base = encoder.settings.time_base
         dress(stream, track.stream, keep_statistics=False)
+        stream.metadata.update(_later(stream.metadata, source))
         matrix = display_matrix(track.first)
         if matrix is not None:
             stream.set_display_matrix(matrix)
@@ -306,6 +302,15 @@ def _plays(path: Path) -> bool:
 def file_metadata(source: MediaSource) -> dict[str, str]:
     """The source's tags, without those that describe its container."""
     return {k: v for k, v in source.container.metadata.items() if k not in _MADE_BY_MUXER}
+
+
+def _later(metadata: Mapping[str, str], source: MediaSource) -> dict[str, str]:
+    """Tags in which time codes are those of the first kept frame."""
+    rate_fps = source.tracks[0].info.rate_fps or Fraction(25)
+    return {
+        name: later_timecode(value, source.offset_s, rate_fps) if name.lower() == "timecode" else value
+        for name, value in metadata.items()
+    }
 
 
 def chapters(source: MediaSource) -> list[Any]:

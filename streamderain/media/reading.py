@@ -165,6 +165,11 @@ class Reading:
             lane.position = position
 
     @property
+    def ahead(self) -> list[Packet]:
+        """Packets that were read ahead."""
+        return [read.packet for read in self._ahead if read.packet is not None]
+
+    @property
     def was_stopped(self) -> bool:
         """Whether ``stop`` ended it, before its own end."""
         return self._pipe is not None and self._pipe.was_stopped

@@ -139,13 +139,46 @@ def rehearse(
         container.close()
 
 
+def comes_back(
+    passenger: Passenger,
+    muxer: str,
+    settings: EncoderSettings,
+    *,
+    samples: Samples,
+    options: Mapping[str, str],
+) -> bool:
+    """Return whether a reader finds a copied stream again: some muxers take what nobody can read of them.
+
+    Args:
+        passenger: The stream, as the target would hold it.
+        muxer: FFmpeg's name of the container format.
+        settings: Of an encoder whose pictures are written beside it.
+        samples: Makes the pictures.
+        options: Muxer options.
+    """
+    data = io.BytesIO()
+    container = av.open(data, "w", format=muxer, container_options=dict(options))
+    try:
+        _write(container, samples.of(settings), settings.time_base, matrix=None, passengers=[passenger])
+        container.close()
+        data.seek(0)
+        with av.open(data) as written:
+            return any(stream.type == passenger.source.type for stream in written.streams)
+    except (av.error.FFmpegError, OSError, ValueError, EncodeError):
+        return True  # the trial failed, not the stream: the real start tells why
+    finally:
+        data.close()
+        container.close()
+
+
 def _write(
     container: OutputContainer,
     sample: tuple[av.VideoStream, list[av.Packet[Any]]],
     time_base: Fraction,
     *,
     matrix: Sequence[int] | None,
-    sounds: Sequence[tuple[Passenger, av.Packet[Any]]],
+    sounds: Sequence[tuple[Passenger, av.Packet[Any]]] = (),
+    passengers: Sequence[Passenger] = (),
 ) -> None:
     host, packets = sample
     stream = container.add_stream_from_template(host, opaque=True)
@@ -153,6 +186,8 @@ def _write(
     if matrix is not None:
         stream.set_display_matrix(matrix)
     boarded = [(passenger.board(container), packet) for passenger, packet in sounds]
+    for passenger in passengers:
+        passenger.board(container)
     container.start_encoding()
     for place, packet in [*boarded, *((stream, packet) for packet in packets)]:
         with lent(packet):

@@ -116,6 +116,12 @@ class FileSource:
         """The video streams, in order of position."""
         return tuple(track.info for track in self.tracks)
 
+    def peek(self, stream_index: int) -> Packet | None:
+        """Return the first packet of a stream among those read ahead; None where there is none yet."""
+        primed = (item for item in self._primed if not isinstance(item, Frame))
+        packets = (*primed, *self._reading.ahead)
+        return next((packet for packet in packets if packet.stream_index == stream_index), None)
+
     @property
     def is_complete(self) -> bool:
         """Whether all frames that will be written were read, so that only lead-out may follow."""

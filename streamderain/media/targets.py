@@ -31,7 +31,7 @@ from streamderain.media.outlet import (
     muxer_options,
 )
 from streamderain.media.places import IMAGE_SUFFIXES, Target, check_targets, parse_target
-from streamderain.media.rehearsal import Lost, Samples, rehearse
+from streamderain.media.rehearsal import Lost, Samples, comes_back, rehearse
 from streamderain.media.sink import PartialFile, Sink, StandardOutput
 from streamderain.media.timing import before_zero
 from streamderain.media.turning import swaps_sides, turns
@@ -139,7 +139,7 @@ class _Opening:
         encoders[0].listeners.append(outlet.note)
 
     def add_container(self, target: Target) -> None:
-        options = muxer_options(target.muxer, cover=self._has_cover(), adts=self._has_adts())
+        options = muxer_options(target.muxer, cover=self._has_cover())
         choices = [
             in_range(choose(track, target.muxer, self._options), target.muxer, options, self.samples)
             for track in self._source.tracks
@@ -148,10 +148,9 @@ class _Opening:
         self._say(target, [warning for choice in choices for warning in choice.warnings])
         self._say_changes(target, choices, encoders)
         video = [encoder.stream for encoder in encoders]
-        passengers, missing = choose_passengers(
-            self._source.copied, target.muxer, video=video, options=options, path=self._source.path
-        )
+        passengers, missing = choose_passengers(self._source, target.muxer, video=video, options=options)
         self._say(target, missing)
+        passengers = self._readable(target, passengers, encoders, options)
         options = self._rehearse(target, encoders, passengers, options)
         sink: Sink = (
             StandardOutput()
@@ -173,6 +172,26 @@ class _Opening:
             raise
         outlets.append(outlet)
         self._say_clock(target, outlet)
+
+    def _readable(
+        self,
+        target: Target,
+        passengers: Sequence[Passenger],
+        encoders: Sequence[VideoEncoder],
+        options: Mapping[str, str],
+    ) -> list[Passenger]:
+        """Leaves out copied streams that the muxer takes and no reader finds again."""
+        readable = []
+        for passenger in passengers:
+            settings = encoders[0].settings
+            if passenger.source.type in ("audio", "video") or comes_back(
+                passenger, target.muxer, settings, samples=self.samples, options=options
+            ):
+                readable.append(passenger)
+            else:
+                lost = f"{target.muxer} cannot hold {describe(passenger.source)}: it is left out"
+                self._say(target, [f"{lost} (.mkv holds nearly everything)"])
+        return readable
 
     def _jpeg_tags(self, target: Target, suffix: str) -> Callable[[int], bytes] | None:
         """Gives the tags of the JPEG that a picture was made of; warns where an orientation is lost."""
@@ -269,10 +288,6 @@ class _Opening:
 
     def _has_cover(self) -> bool:
         return any(stream.disposition & Disposition.attached_pic for stream in self._source.copied)
-
-    def _has_adts(self) -> bool:
-        contexts = [stream.codec_context for stream in self._source.copied if stream.type == "audio"]
-        return any(context.name == "aac" and not context.extradata for context in contexts)
 
     def _rehearsed(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -83,6 +84,35 @@ class Order:
             packet.time_base = time_base
             packet.pts, packet.dts = pts, tick
         self._last = Fraction(tick)
+
+
+_TIMECODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.])(\d+)")
+
+
+def later_timecode(text: str, by_s: Fraction, rate_fps: Fraction) -> str:
+    """Return the SMPTE time code (ST 12) of a later frame.
+
+    Args:
+        text: ``HH:MM:SS:FF``; a semicolon or dot before the frames says that numbers are dropped: two at the
+            beginning of each minute but every tenth at 29.97 frames/s, four at 59.94. Anything else comes
+            back as it is.
+        by_s: How much later, in seconds.
+        rate_fps: Frames per second.
+    """
+    match = _TIMECODE.fullmatch(text)
+    if match is None or not by_s:
+        return text
+    hours, minutes, seconds, frames = (int(match[place]) for place in (1, 2, 3, 5))
+    a_second = round(rate_fps)
+    dropped = a_second // 15 if match[4] != ":" and a_second % 30 == 0 else 0
+    all_minutes = 60 * hours + minutes
+    number = (60 * all_minutes + seconds) * a_second + frames - dropped * (all_minutes - all_minutes // 10)
+    number += round(by_s * rate_fps)
+    tens, rest = divmod(number, 600 * a_second - 9 * dropped)
+    number += 9 * dropped * tens + dropped * (max(0, rest - dropped) // (60 * a_second - dropped))
+    seconds, frames = divmod(number, a_second)
+    clock = f"{seconds // 3600 % 24:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    return f"{clock}{match[4]}{frames:0{len(match[5])}}"
 
 
 def before_zero(packet: av.Packet[Any]) -> bool:

@@ -15,6 +15,9 @@ HELD_AT_MOST = 48
 
 FINEST_S = Fraction(1, 2000)
 
+_SHOWN = ("subtitle", "data")
+"""Kinds of streams whose packets hold for as long as they last: texts, positions, time codes."""
+
 Packet = Any
 Item = Frame | Packet
 
@@ -137,7 +140,7 @@ class Trim:
         return frame
 
     def _inside(self, packet: Packet) -> bool:
-        """Returns whether a packet belongs to the clip; a subtitle also where only its end does."""
+        """Returns whether a packet belongs to the clip; what holds for a while also where only its end does."""
         if packet.pts is None:
             return packet.dts is None or packet.dts * packet.time_base >= (self.offset_s or 0)
         time_s = packet.pts * packet.time_base
@@ -146,7 +149,7 @@ class Trim:
             return False
         if self.clip.start_s is None:
             return True
-        begun_before = packet.stream.type == "subtitle" and self._end_s(packet) > (self.offset_s or 0)
+        begun_before = packet.stream.type in _SHOWN and self._end_s(packet) > (self.offset_s or 0)
         return time_s >= (self.offset_s or 0) or bool(begun_before)
 
     def done_with(self, packet: Packet) -> None:
@@ -172,7 +175,7 @@ class Trim:
             packet.pts -= units
         if packet.dts is not None:
             packet.dts -= units
-        if packet.pts is not None and packet.pts < 0 and packet.stream.type == "subtitle":
+        if packet.pts is not None and packet.pts < 0 and packet.stream.type in _SHOWN:
             packet.duration = max(0, (packet.duration or 0) + packet.pts)
             packet.pts = packet.dts = 0
         return packet

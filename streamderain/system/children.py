@@ -21,8 +21,8 @@ _GONE = 1
 def die_with_parent(parent_pid: int) -> None:
     """Have this process killed when its parent ends, also by SIGKILL; call it first thing in a child.
 
-    Linux tells the child when the *thread* that started it ends, so that children are started by ``start``, or
-    by a thread that lives as long as they do. Elsewhere nothing is done.
+    Linux tells the child when the *thread* that started it ends, so that children are started by ``start``,
+    or by a thread that lives as long as they do. Elsewhere nothing is done.
 
     Args:
         parent_pid: The parent's process number, taken in the parent: it may be gone by now.
