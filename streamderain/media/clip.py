@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamderain.errors import EncodeError
+from streamderain.media.pixels import converted
 
-_FULL, _BT709 = 2, 1
+_LIMITED, _BT709 = 1, 1
 
 
 class ClipWriter:
@@ -99,4 +100,4 @@ def _gray(luma: NDArray[np.uint8]) -> av.VideoFrame:
 
 def _colour(rgb: NDArray[np.uint8]) -> av.VideoFrame:
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-    return frame.reformat(format="yuv420p", dst_colorspace=_BT709, src_color_range=_FULL, dst_color_range=1)
+    return converted(frame, "yuv420p", matrix=_BT709, color_range=_LIMITED)

@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 from streamderain.errors import EncodeError
 from streamderain.frame import Frame, Planes
 from streamderain.media.codecs import EncoderSettings, open_encoder
-from streamderain.media.pixels import component_planes
+from streamderain.media.pixels import component_planes, converted
 from streamderain.media.turning import Turner
 from streamderain.trace import Trace
 
@@ -71,7 +71,9 @@ class VideoEncoder:
         pts = self._place(frame)
         for listener in self.listeners:
             listener(pts)
-        picture = self._fitted(self._turner.turned(picture), frame)
+        # Turned after the conversion: chroma that is shared by neighbours is spread across rows alone.
+        picture = self._turner.turned(self._coloured(picture))
+        self._fit_size(picture, frame)
         picture.pict_type = 0  # The decoder's choice of I, P and B frames would otherwise be forced.
         duration = picture.duration
         picture.time_base = self.settings.time_base
@@ -106,7 +108,7 @@ class VideoEncoder:
         self._last_pts = pts
         return pts
 
-    def _fitted(self, picture: av.VideoFrame, frame: Frame) -> av.VideoFrame:
+    def _fit_size(self, picture: av.VideoFrame, frame: Frame) -> None:
         settings = self.settings
         if (picture.width, picture.height) != (settings.width, settings.height):
             if not self._follow_size:
@@ -118,6 +120,9 @@ class VideoEncoder:
             self.close()
             self.settings = replace(settings, width=picture.width, height=picture.height)
             self.stream = open_encoder(self.settings)
+
+    def _coloured(self, picture: av.VideoFrame) -> av.VideoFrame:
+        settings = self.settings
         unspecified = 2
         other_matrix = settings.colour.matrix != unspecified and picture.colorspace not in (
             unspecified,
@@ -131,15 +136,12 @@ class VideoEncoder:
 
     def _converted(self, picture: av.VideoFrame) -> av.VideoFrame:
         target = self.settings.colour
-        full = 2
-        source_range = full if _is_full(picture) else 1
-        fitted = self._reformatter.reformat(
+        fitted = converted(
             picture,
-            format=self.settings.pix_fmt,
-            src_colorspace=_matrix(picture.colorspace, picture.width * picture.height),
-            dst_colorspace=_matrix(target.matrix, picture.width * picture.height),
-            src_color_range=source_range,
-            dst_color_range=target.range or source_range,
+            self.settings.pix_fmt,
+            matrix=target.matrix,
+            color_range=target.range,
+            reformatter=self._reformatter,
         )
         fitted.colorspace, fitted.color_range = target.matrix, target.range
         fitted.color_primaries, fitted.color_trc = target.primaries, target.transfer
@@ -185,10 +187,3 @@ def write_planes(picture: av.VideoFrame, planes: Planes) -> None:
 
 def _is_full(picture: av.VideoFrame) -> bool:
     return picture.color_range == 2 or picture.format.name.startswith("yuvj") or picture.format.is_rgb
-
-
-def _matrix(tag: int, pixels: int) -> int:
-    """A matrix swscale knows; what is untagged follows the custom of its size."""
-    if tag in (1, 4, 5, 6, 7, 9):
-        return {6: 5}.get(tag, tag)
-    return 1 if pixels >= 1280 * 720 else 5

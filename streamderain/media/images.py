@@ -20,7 +20,7 @@ from streamderain.media.damage import Damage
 from streamderain.media.jpeg import jpeg_fault
 from streamderain.media.lane import Lane
 from streamderain.media.opening import check_file, open_container
-from streamderain.media.pixels import geometry_of, working_format
+from streamderain.media.pixels import converted, geometry_of, working_format
 from streamderain.media.reading import decoder_threads
 from streamderain.media.source import VideoTrack
 from streamderain.media.trim import Trim, clip_of
@@ -170,7 +170,7 @@ class ImageSequence:
         same_size = (picture.width, picture.height) == (self._first.width, self._first.height)
         same_kind = picture.format.name == self._first.format.name
         if same_size and (same_kind or _holds(self._format, picture.format)):
-            return picture.reformat(format=self._format.name, threads=1)
+            return converted(picture, self._format.name, threads=1)
         return picture
 
     def _wanted(self) -> range:

@@ -31,7 +31,7 @@ def jpeg_tags(path: Path) -> bytes:
             data = file.read(_HEAD_BYTES)
     except OSError:
         return b""
-    return b"".join(data[begin:end] for kind, begin, end in _segments(data) if kind in (_APP1, _APP13))
+    return b"".join(data[begin:end] for kind, begin, end in segments(data) if kind in (_APP1, _APP13))
 
 
 def with_jpeg_tags(picture: bytes, tags: bytes) -> bytes:
@@ -49,7 +49,7 @@ def jpeg_fault(data: bytes) -> Literal["", "broken", "missing"]:
         ``"missing"`` where it ends before the picture begins, ``"broken"`` where a part of the picture is
         missing or cannot be what the camera wrote, else an empty text.
     """
-    if not any(kind == _SCAN for kind, _, end in _segments(data) if end < len(data)):
+    if not any(kind == _SCAN for kind, _, end in segments(data) if end < len(data)):
         return "missing"
     decoder = CodecContext.create("mjpeg", "r")
     decoder.options = {"err_detect": "explode"}
@@ -59,8 +59,8 @@ def jpeg_fault(data: bytes) -> Literal["", "broken", "missing"]:
         return "broken"
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yields kind, beginning and end of each segment up to the first scan's header."""
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yields kind, beginning and end of each segment of a JPEG up to the first scan's header."""
     place = len(_START)
     while data.startswith(_START) and place + 4 <= len(data) and data[place] == 0xFF:
         kind = data[place + 1]

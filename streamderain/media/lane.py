@@ -15,7 +15,7 @@ from streamderain.frame import Frame
 from streamderain.media.clock import Timeline
 from streamderain.media.damage import Damage, Gap
 from streamderain.media.deinterlace import Deinterlacer
-from streamderain.media.pixels import component_planes, working_format
+from streamderain.media.pixels import component_planes, converted, working_format
 
 ONE_PACKET_ONE_PICTURE = {
     "h264",
@@ -280,7 +280,7 @@ class Lane:
         )
 
     def _duration(self, picture: av.VideoFrame, pts: int) -> int:
-        """Returns how long a frame is shown, at most to the end of its stream: nothing else tells of the last."""
+        """Returns how long a frame is shown, at most to its stream's end: only that tells of the last."""
         duration = picture.duration or round(self.timeline.step)
         begin, length = self.stream.start_time, self.stream.duration
         left = None if begin is None or length is None else begin + length - pts
@@ -295,7 +295,7 @@ class Lane:
 
     def _converted(self, picture: av.VideoFrame) -> av.VideoFrame:
         target = working_format(picture.format.name)
-        return picture if target is None else picture.reformat(format=target, threads=self._threads)
+        return picture if target is None else converted(picture, target, threads=self._threads)
 
     def _frame(self, picture: av.VideoFrame) -> Frame:
         picture = self._converted(picture)

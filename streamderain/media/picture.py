@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from streamderain.errors import EncodeError
 from streamderain.frame import Planes
 from streamderain.media.encoder import write_planes
+from streamderain.media.pixels import converted
 
 
 def rgb_array(picture: Any, planes: Planes | None = None) -> NDArray[np.uint8]:
@@ -28,8 +29,7 @@ def rgb_array(picture: Any, planes: Planes | None = None) -> NDArray[np.uint8]:
     if planes is not None:
         picture.make_writable()
         write_planes(picture, planes)
-    array: NDArray[np.uint8] = picture.to_ndarray(format="rgb24")
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(cast(NDArray[np.uint8], converted(picture, "rgb24").to_ndarray()))
 
 
 def save_picture(path: Path, image: NDArray[np.uint8]) -> None:
@@ -72,9 +72,7 @@ def jpeg_bytes(image: NDArray[np.uint8]) -> bytes:
             stream.pix_fmt = "yuvj444p"
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             # JFIF is BT.601 of full range.
-            container.mux(
-                stream.encode(frame.reformat(format="yuvj444p", dst_colorspace=5, dst_color_range=2))
-            )
+            container.mux(stream.encode(converted(frame, "yuvj444p", matrix=5)))
             container.mux(stream.encode(None))
         return data.getvalue()
     except (av.error.FFmpegError, OSError, ValueError) as error:

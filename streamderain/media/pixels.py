@@ -20,6 +20,7 @@ from typing import Any, Literal, cast
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from streamderain.errors import UnsupportedFormat
@@ -111,8 +112,21 @@ _MATRIX: dict[int, Literal["bt601", "bt709", "bt2020"]] = {
 }
 """FFmpeg's AVColorSpace to luma coefficients. Others are treated as unspecified."""
 
+_BT709, _UNSPECIFIED, _BT601 = 1, 2, 5
+_SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+"""FFmpeg's AVColorSpace to the numbers of swscale, which knows no other matrices."""
+
+_HD_LINES = 720
 _FULL_RANGE = 2
 _LIMITED_RANGE = 1
+
+_ACCURATE = int(
+    Interpolation.BILINEAR
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+"""Without these flags swscale makes RGB of subsampled video one code too dark on average, and up to three."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +165,7 @@ def geometry_of(frame: av.VideoFrame) -> Geometry:
         bits=layout.bits,
         shift=layout.shift,
         chroma=layout.chroma,
-        matrix=_MATRIX.get(frame.colorspace, "bt709" if frame.height >= 720 else "bt601"),
+        matrix=_MATRIX.get(frame.colorspace, "bt709" if frame.height >= _HD_LINES else "bt601"),
         range="full" if _is_full_range(frame, layout.chroma) else "limited",
     )
 
@@ -193,6 +207,57 @@ def working_format(pix_fmt: str) -> str | None:
     return target
 
 
+def converted(
+    frame: av.VideoFrame,
+    pix_fmt: str,
+    *,
+    matrix: int = _UNSPECIFIED,
+    color_range: int = 0,
+    reformatter: VideoReformatter | None = None,
+    threads: int = 0,
+) -> av.VideoFrame:
+    """Convert a frame to another pixel format, each code within rounding of what BT.601, 709 and 2020 say.
+
+    Args:
+        frame: In any format; not changed. Where it has no tags, they are those of ``geometry_of``.
+        pix_fmt: The format to convert to.
+        matrix: Of the result where that is YCbCr, as FFmpeg numbers it; unspecified (2) keeps the frame's
+            own.
+        color_range: Of the result where that is YCbCr: 1 limited, 2 full, 0 keeps the frame's own.
+        reformatter: One to use again, for frames that come one after the other; None for a new one.
+        threads: How many to use; 0 leaves it to FFmpeg.
+
+    Returns:
+        A new frame with the times and side data of the frame, tagged with the wanted matrix and range; the
+        frame itself where nothing is to be done.
+    """
+    own_range = _FULL_RANGE if _is_full_range(frame, _chroma_of(frame)) else _LIMITED_RANGE
+    is_rgb = av.VideoFormat(pix_fmt).is_rgb
+    wanted = _FULL_RANGE if is_rgb or pix_fmt.startswith("yuvj") else color_range or own_range
+    own = _sws_matrix(frame.colorspace, frame.height)
+    return (reformatter or VideoReformatter()).reformat(
+        frame,
+        format=pix_fmt,
+        src_colorspace=own,
+        dst_colorspace=own if matrix == _UNSPECIFIED else _sws_matrix(matrix, frame.height),
+        src_color_range=own_range,
+        dst_color_range=wanted,
+        interpolation=_ACCURATE,
+        threads=threads,
+    )
+
+
+def _chroma_of(frame: av.VideoFrame) -> Chroma:
+    if frame.format.is_rgb or frame.format.has_palette:
+        return "rgb"
+    return "gray" if len([c for c in frame.format.components if not c.is_alpha]) == 1 else "444"
+
+
+def _sws_matrix(tag: int, height: int) -> int:
+    """The matrix as swscale numbers it; what is untagged follows the custom of its height."""
+    return _SWS_MATRIX.get(tag) or (_BT709 if height >= _HD_LINES else _BT601)
+
+
 def rgb_array(frame: av.VideoFrame, planes: Planes) -> NDArray[np.uint8]:
     """Returns a frame as RGB with other colour components in place of its own.
 
@@ -210,7 +275,7 @@ def rgb_array(frame: av.VideoFrame, planes: Planes) -> NDArray[np.uint8]:
         for view, codes in zip(component_planes(copy), (*planes, *own[len(planes) :]), strict=True):
             view[...] = codes
         frame = copy
-    packed = frame.reformat(format="rgb24", dst_color_range=_FULL_RANGE)
+    packed = converted(frame, "rgb24")
     return np.ascontiguousarray(np.stack(component_planes(packed), axis=-1))
 
 

@@ -30,6 +30,7 @@ from streamderain.media.outlet import (
     file_metadata,
     muxer_options,
 )
+from streamderain.media.picture_tags import lost_tags
 from streamderain.media.places import IMAGE_SUFFIXES, Target, check_targets, parse_target
 from streamderain.media.rehearsal import Lost, Samples, comes_back, rehearse
 from streamderain.media.sink import PartialFile, Sink, StandardOutput
@@ -125,6 +126,7 @@ class _Opening:
         choice = _turned(choice, self._turns(target))
         encoders, outlets = self._encoders([choice], follow_size=True)
         self._say(target, choice.warnings)
+        self._say_lost_tags(suffix)
         left = [describe(stream) for stream in self._source.copied]
         self._say(target, [f"images hold no other streams: {', '.join(left)} left out"] if left else [])
         outlet = ImageOutlet(
@@ -172,6 +174,17 @@ class _Opening:
             raise
         outlets.append(outlet)
         self._say_clock(target, outlet)
+
+    def _say_lost_tags(self, suffix: str) -> None:
+        """Warns of tags beside a picture that are lost, in the same words for all pictures of a folder."""
+        info = self._source.tracks[0].info
+        if info.rate_fps is not None and not isinstance(self._source, ImageSequence):
+            return  # The pictures of a video have none.
+        lost = sorted(lost_tags(Path(self._source.path), image_codec(suffix)))
+        if lost:
+            own = Path(self._source.path).suffix
+            names = ", ".join(lost)
+            self.warnings.append(f"{suffix} files made of {own} files do not keep these tags: {names}")
 
     def _readable(
         self,

@@ -140,7 +140,7 @@ class Trim:
         return frame
 
     def _inside(self, packet: Packet) -> bool:
-        """Returns whether a packet belongs to the clip; what holds for a while also where only its end does."""
+        """Returns whether a packet belongs to the clip; what lasts a while also where only its end does."""
         if packet.pts is None:
             return packet.dts is None or packet.dts * packet.time_base >= (self.offset_s or 0)
         time_s = packet.pts * packet.time_base

@@ -79,7 +79,7 @@ def test_frames_walks_over_a_source(tmp_path: Path) -> None:
     walked = list(streamderain.frames(clip, RunOptions(read=ReadOptions(start_s=0.12), engine=IDENTITY)))
     assert len(walked) == 7
     assert walked[0].time_s == 0
-    expected = [frame.to_ndarray(format="rgb24") for frame in media.decoded(clip)][3:]
+    expected = [media.rgb(frame) for frame in media.decoded(clip)][3:]
     assert all((one.image == other).all() for one, other in zip(walked, expected, strict=True))
 
 

@@ -26,6 +26,7 @@ from streamderain.media.clip import ClipWriter
 from streamderain.models import load_model
 from tests.support.browser import opened
 from tests.support.command import Outcome, streamderain
+from tests.support.media import rgb
 
 WIDTH, HEIGHT, FRAMES = 128, 96, 8
 FAST = ("--repeats", "2", "--engine", "identity", "--preset", "ultrafast")
@@ -92,7 +93,7 @@ def test_engines_are_compared_side_by_side(clips: Path, tmp_path: Path) -> None:
 
 def decoded(path: Path) -> list[np.ndarray]:
     with av.open(str(path)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return [rgb(frame) for frame in container.decode(video=0)]
 
 
 def test_quality_against_a_reference(clips: Path) -> None:

@@ -44,7 +44,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
 
 def decoded(path: Path) -> list[np.ndarray]:
     with av.open(str(path)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return [media.rgb(frame) for frame in container.decode(video=0)]
 
 
 def near(pixel: Any, colour: tuple[int, int, int]) -> bool:
@@ -115,7 +115,7 @@ def test_phone_video_stands_upright(tmp_path: Path) -> None:
     clip = media.write(tmp_path / "phone.mp4", media.Video(frames=3, rotation=90))
     compare((str(clip), str(clip)), tmp_path / "out.mp4", layout="side", read=ReadOptions())
     with av.open(str(clip)) as container:
-        coded = next(container.decode(video=0)).to_ndarray(format="rgb24")
+        coded = media.rgb(next(container.decode(video=0)))
     shown = decoded(tmp_path / "out.mp4")[0]
     assert shown.shape == (64, 2 * 48 + 4, 3)
     assert np.abs(shown[:, :48].astype(float) - np.rot90(coded)).mean() < 12

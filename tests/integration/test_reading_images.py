@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from streamderain.errors import ConfigError, DecodeError, OpenError, UnsupportedFormat
+from streamderain.frame import Lead
 from streamderain.media.folder import SourceSpec, find_sources, open_spec
 from streamderain.media.images import ImageSequence, size_of
 from streamderain.media.pixels import component_planes
@@ -284,11 +285,11 @@ def test_a_run_can_be_trimmed(
 ) -> None:
     paths = write_sequence(tmp_path, count=6)
     options = ReadOptions(start_s=start_s, duration_s=duration_s)
-    source = ImageSequence(tuple(paths), name="run", options=options)
+    source = ImageSequence(tuple(paths), name="run", options=options, lead=Lead(2, 1))
     frames = list(source.frames(lambda packet: None))
     emitted = [frame for frame in frames if frame.emit]
     assert [frame.pts for frame in emitted] == list(range(len(kept)))
-    assert len(frames) - len(emitted) == min(2, kept[0])
+    assert len(frames) - len(emitted) == min(2, kept[0]) + min(1, 5 - kept[-1])
     for frame, number in zip(emitted, kept, strict=True):
         assert (frame.planes[0] == component_planes(decoded(paths[number])[0])[0]).all()
     assert source.offset_s == Fraction(kept[0], 25)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from streamderain.media.turning import turns
-from tests.support.media import Sound, Video, decoded, probe, write
+from tests.support.media import Sound, Video, decoded, probe, rgb, write
 from tests.support.writing import write_through
 
 DASHCAM = Video(codec="mjpeg", pix_fmt="yuvj420p", frames=4, rate=Fraction(20))
@@ -106,7 +106,7 @@ def test_pictures_of_a_rotated_video_are_turned(
     result = decoded(tmp_path / f"turned2.{suffix}")[0]
     wanted = np.rot90(decoded(tmp_path / "plain2.png")[0].to_ndarray(), rotation // 90)
     assert result.rotation == 0
-    got = result.to_ndarray(format="rgb24").astype(int)
+    got = rgb(result).astype(int)
     assert got.shape == wanted.shape
     assert np.abs(got - wanted).mean() < (12 if suffix == "jpg" or pix_fmt == "yuv422p" else 1)
     assert not any("rotation" in warning for warning in warnings)

@@ -19,6 +19,7 @@ import numpy as np
 from av.codec.context import CodecContext
 from av.stream import Disposition
 from av.subtitles.codeccontext import SubtitleCodecContext
+from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
 FAST: Mapping[str, Mapping[str, str]] = {
@@ -612,6 +613,14 @@ def decoded(path: Path, *, stream: int = 0) -> list[av.VideoFrame]:
     """Returns all frames of one video stream."""
     with av.open(f"file:{path}") as container:
         return list(container.decode(video=stream))
+
+
+def rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """A frame as RGB, (height, width, 3), with swscale told to be exact."""
+    exact = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
+    exact |= Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+    packed = frame.reformat(format="rgb24", interpolation=int(exact), threads=1)
+    return cast(NDArray[np.uint8], packed.to_ndarray())
 
 
 def variant(video: Video, **fields: Any) -> Video:
