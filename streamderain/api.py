@@ -128,15 +128,17 @@ def run(
         StreamderainError: The run could not start, its only file failed, or the disk is full. Its ``report``
             tells what was done, its ``kept`` where partial results lie.
     """
-    options = options or RunOptions()
+    options = RunOptions() if options is None else options
     if not isinstance(options, RunOptions):
         raise ConfigError(f"options must be RunOptions, not {type(options).__name__}")
     stop = stop or threading.Event()
+    if not isinstance(source, str | Path | Sequence):
+        raise ConfigError(f"a source must be a path or several, not {type(source).__name__}")
     sources = [_text(source)] if isinstance(source, str | Path) else [_text(one) for one in source]
     if not sources or "" in sources:
         raise ConfigError("a source is empty; was it an empty variable of the shell?")
-    specs = find_sources(sources[0] if len(sources) == 1 else sources, options.read)
     names = [_text(target) for target in targets]
+    specs = find_sources(sources[0] if len(sources) == 1 else sources, options.read)
     plan = _plan(specs, names, options, many=_many(sources, specs))
     name, reason = choose_engine(options.engine.engine)
     model = load_model(options.engine.model)

@@ -46,7 +46,9 @@ class Derainer(Closable):
     """
 
     def __init__(self, options: EngineOptions | None = None) -> None:
-        self._options = options or EngineOptions()
+        self._options = EngineOptions() if options is None else options
+        if not isinstance(self._options, EngineOptions):
+            raise ConfigError(f"options must be EngineOptions, not {type(options).__name__}")
         self._engine = open_engine(
             self._options.engine, model=load_model(self._options.model), options=self._options
         )
@@ -135,7 +137,9 @@ def frames(source: str | Path, options: RunOptions | None = None) -> Iterator[De
     Raises:
         StreamderainError: The source cannot be read or derained.
     """
-    options = options or RunOptions()
+    options = RunOptions() if options is None else options
+    if not isinstance(options, RunOptions):
+        raise ConfigError(f"options must be RunOptions, not {type(options).__name__}")
     specs = find_sources(str(source), options.read)
     if len(specs) > 1:
         raise ConfigError(f"{source} holds {len(specs)} files; walk over them one by one")

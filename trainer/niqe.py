@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamderain.errors import ConfigError, OpenError
+from streamderain.system.installing import install_command
 
 Codes = NDArray[np.uint8]
 _BLOCK_PX = 96
@@ -86,6 +87,6 @@ def _pyiqa() -> Any:
         return importlib.import_module("pyiqa")
     except ImportError as error:
         raise ConfigError(
-            f"NIQE needs pyiqa, which is not installed ({error}): pip install 'streamderain[niqe]', "
+            f"NIQE needs pyiqa, which is not installed ({error}): {install_command('pyiqa')}, "
             "or leave out --niqe"
         ) from error

@@ -16,6 +16,7 @@ import click
 
 from streamderain import __version__
 from streamderain.addresses import is_address, redact
+from streamderain.cli.text import printable
 from streamderain.errors import EXIT_INTERRUPTED, PipelineError, StreamderainError
 
 
@@ -351,4 +352,4 @@ def main() -> NoReturn:
 def _say(text: str) -> None:
     """Write a message to standard error; where nobody reads that, the exit code tells."""
     with contextlib.suppress(OSError):
-        click.echo(redact(text).encode(errors="backslashreplace").decode(), err=True)
+        click.echo(printable(redact(text)), err=True)

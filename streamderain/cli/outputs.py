@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from streamderain.addresses import STANDARD_INPUT, is_address
+from streamderain.cli.text import printable
 from streamderain.errors import ConfigError, MediaError
 from streamderain.media.folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from streamderain.media.sink import PartialFile
@@ -86,15 +87,15 @@ def write_report(text: str, path: str | None, *, overwrite: bool) -> None:
     if path is None:
         return
     if path == STANDARD_OUTPUT:
-        sys.stdout.write(text)
+        sys.stdout.write(printable(text))
         return
     try:
         if _is_special(Path(path)):
-            Path(path).write_text(text, encoding="utf-8")
+            Path(path).write_text(printable(text), encoding="utf-8")
             return
         file = PartialFile(Path(os.path.realpath(path)), overwrite=overwrite)
         try:
-            file.write(text.encode())
+            file.write(printable(text).encode())
             file.keep()
         except BaseException:
             file.discard()

@@ -13,6 +13,7 @@ from streamderain import events
 from streamderain.addresses import redact
 from streamderain.cli.console import StandardError
 from streamderain.cli.tables import duration_text
+from streamderain.cli.text import printable
 from streamderain.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
@@ -190,9 +191,7 @@ class View:
                 self._say(f"warning: {warning}", style="yellow")
 
     def _say(self, text: str, style: str | None = None) -> None:
-        # A file name need not be text: what the terminal cannot show is shown escaped.
-        shown = redact(text).encode(errors="backslashreplace").decode()
-        self._console.print(shown, style=style, markup=False)
+        self._console.print(printable(redact(text)), style=style, markup=False)
 
 
 def _named(names: list[str]) -> str:

@@ -33,10 +33,9 @@ from streamderain.models import ModelCard, list_models, load_model
 from streamderain.options import EngineOptions
 from streamderain.pipeline.inline import InlineSession
 from streamderain.runtime.registry import AUTO_ORDER, ENGINES, open_engine
+from streamderain.system.installing import reinstall_command
 
 Status = Literal["ok", "missing", "broken"]
-
-REINSTALL = "pip install --force-reinstall streamderain"
 
 _ENCODERS = {
     "libx264": "H.264, the default",
@@ -133,10 +132,12 @@ def _encoder(codec: str, what: str) -> Check:
     try:
         fault = isolated(_try_encoder, codec, doing=f"tried the encoder {codec}")
     except Crashed as crash:
-        return Check(codec, "broken", f"{what}: crashed ({crash.how})", REINSTALL if needed else "", needed)
+        return Check(
+            codec, "broken", f"{what}: crashed ({crash.how})", reinstall_command() if needed else "", needed
+        )
     if fault is None:
         return Check(codec, "ok", f"{what}: encodes", needed=needed)
-    return Check(codec, "missing", f"{what}: {fault}", REINSTALL if needed else "", needed)
+    return Check(codec, "missing", f"{what}: {fault}", reinstall_command() if needed else "", needed)
 
 
 def _try_encoder(codec: str) -> Iterator[str | None]:
@@ -149,7 +150,7 @@ def _models() -> Iterator[Check]:
             for name in card.files:
                 card.file(name)
         except (ModelError, OSError) as error:
-            yield Check(f"model {card.name}", "broken", str(error), REINSTALL, card.name == _MODEL)
+            yield Check(f"model {card.name}", "broken", str(error), reinstall_command(), card.name == _MODEL)
         else:
             files = ", ".join(sorted(card.files))
             yield Check(f"model {card.name}", "ok", f"{card.version}: {files}; checksums agree")

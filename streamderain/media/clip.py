@@ -43,7 +43,8 @@ class ClipWriter:
         except (av.error.FFmpegError, OSError, ValueError) as error:
             raise self._failure(error) from error
         if title:
-            self._container.metadata["title"] = title
+            # A file name need not be text, as metadata must be.
+            self._container.metadata["title"] = title.encode(errors="backslashreplace").decode()
         self._stream: Any = None
 
     def __enter__(self) -> Self:

@@ -212,8 +212,10 @@ def choose_pix_fmt(codec: str, source: str) -> tuple[str, PixFmtLoss]:
     plain = source.replace("yuvj", "yuv")
     if plain in offered:
         return plain, PixFmtLoss.NONE
-    # Palettes hold 256 colours; a codec that offers them also offers something better, but for GIF.
-    rich = [name for name in offered if name not in _PALETTES and codec != "gif"]
+    if codec == "gif":
+        return "pal8", PixFmtLoss.NONE  # which loses colours, as is said for all of GIF
+    # Palettes hold 256 colours; a codec that offers them also offers something better.
+    rich = [name for name in offered if name not in _PALETTES]
     best, loss = find_best_pix_fmt_of_list(rich or offered, source, has_alpha(source))
     if best is None:
         raise EncodeError(f"{codec} has no pixel format for {source} pictures; choose another --codec")

@@ -13,6 +13,7 @@ from av.video.reformatter import VideoReformatter
 from streamderain.errors import EncodeError
 from streamderain.frame import Frame, Planes
 from streamderain.media.codecs import EncoderSettings, open_encoder
+from streamderain.media.palette import PALETTE_FORMAT, Palette
 from streamderain.media.pixels import component_planes, converted
 from streamderain.media.turning import Turner
 from streamderain.trace import Trace
@@ -44,6 +45,7 @@ class VideoEncoder:
         self._follow_size = follow_size
         self._reformatter = VideoReformatter()
         self._turner = Turner(settings.turn)
+        self._palette = Palette()
         self._last_pts: int | None = None
         self._durations: dict[int, int] = {}
 
@@ -135,6 +137,8 @@ class VideoEncoder:
         return self._converted(picture)
 
     def _converted(self, picture: av.VideoFrame) -> av.VideoFrame:
+        if self.settings.pix_fmt == PALETTE_FORMAT:
+            return self._palette.reduced(picture)
         target = self.settings.colour
         fitted = converted(
             picture,

@@ -12,6 +12,7 @@ from streamderain.errors import ConfigError, EngineUnavailable
 from streamderain.models import ModelCard
 from streamderain.options import EngineOptions
 from streamderain.runtime.base import Engine
+from streamderain.system.installing import install_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +22,19 @@ class EngineEntry:
     Attributes:
         location: ``module:class``.
         needs: Name of the package it needs; None for none.
-        install: The command that installs it.
+        packages: What pip installs for it; none where it needs nothing.
         summary: One sentence for people.
     """
 
     location: str
     needs: str | None
-    install: str
+    packages: tuple[str, ...]
     summary: str
+
+    @property
+    def install(self) -> str:
+        """The command that installs what it needs."""
+        return install_command(*self.packages)
 
     @property
     def installed(self) -> bool:
@@ -41,19 +47,19 @@ ENGINES: Mapping[str, EngineEntry] = MappingProxyType(
         "openvino": EngineEntry(
             "streamderain.runtime.openvino:OpenVinoEngine",
             "openvino",
-            "pip install streamderain",
+            ("openvino",),
             "OpenVINO on ordinary processors",
         ),
         "torch": EngineEntry(
             "streamderain.runtime.torch:TorchEngine",
             "torch",
-            'pip install "streamderain[torch]"',
+            ("torch", "torchvision", "safetensors"),
             "torch on CPU or CUDA, the reference",
         ),
         "identity": EngineEntry(
             "streamderain.runtime.identity:IdentityEngine",
             None,
-            "",
+            (),
             "hands frames back unchanged, for tests",
         ),
     }

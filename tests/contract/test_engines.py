@@ -288,9 +288,9 @@ def test_auto_says_why() -> None:
     assert "auto" in reason
 
 
-def test_a_named_engine_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_named_engine_that_is_not_installed_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(EngineUnavailable, match=r"streamderain\[torch\]"):
+    with pytest.raises(EngineUnavailable, match=r"pip install .torch>="):
         choose_engine("torch")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,3 +131,56 @@ def test_a_video_where_a_command_belongs_gets_a_hint(clip: Path) -> None:
     outcome = streamderain(clip)
     assert outcome.code == 2
     assert f"streamderain run {clip} -o TARGET" in outcome.err
+
+
+def test_a_file_name_that_is_no_text_ends_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"/a\xff\xe4.mp4"))
+    media.write_video(odd, frames=5)
+    plain = media.write_video(folder / "b.mp4", frames=5)
+    outcome = streamderain("run", folder, "-o", tmp_path / "out", f"--json={tmp_path}/r.json", *FAST)
+    assert outcome.code == 0, outcome.err
+    made = sorted(os.fsencode(path.name) for path in (tmp_path / "out").iterdir())
+    assert made == [b"a\xff\xe4.mp4", b"b.mp4"]
+    assert len(json.loads((tmp_path / "r.json").read_text())["files"]) == 2
+    bench = ("bench", odd, "--engine", "identity", "--repeats", "1", "-q", f"--markdown={tmp_path}/r.md")
+    assert streamderain(*bench).code == 0
+    for name in ("c.html", "c.mp4"):
+        compared = streamderain("compare", odd, plain, "-o", tmp_path / name, "-q")
+        assert compared.code == 0, compared.err
+    assert streamderain("estimate", odd, "--engine", "identity").code == 0
+    again = streamderain("run", odd, "-o", tmp_path / "out", *FAST)
+    assert (again.code, "exists" in again.err) == (2, True)
+
+
+def test_options_of_the_wrong_type_are_refused() -> None:
+    import streamderain as package
+    from streamderain.errors import ConfigError
+
+    wrong: list[tuple[Any, dict[str, Any], str]] = [
+        (package.ReadOptions, {"start_s": "1"}, "start_s must be float"),
+        (package.ReadOptions, {"stills": 1}, "stills must be bool"),
+        (package.ReadOptions, {"duration_s": True}, "duration_s must be float or None"),
+        (package.EncodeOptions, {"crf": "18"}, "crf must be float or None"),
+        (package.EncodeOptions, {"codec": 3}, "codec must be str or None"),
+        (package.EncodeOptions, {"extra": ["a=b"]}, "extra must be Mapping"),
+        (package.EngineOptions, {"threads": 1.5}, "threads must be int"),
+        (package.EngineOptions, {"strength": None}, "strength must be float"),
+        (package.RunOptions, {"read": {}}, "read must be ReadOptions"),
+        (package.RunOptions, {"encode": None}, "encode must be EncodeOptions"),
+    ]
+    for kind, fields, words in wrong:
+        with pytest.raises(ConfigError, match=words):
+            kind(**fields)
+    assert package.EncodeOptions(crf=18).crf == 18
+    for call in (
+        lambda: package.run(3, "a.mp4"),  # type: ignore[arg-type]
+        lambda: package.run("a.mp4", ["b.mp4"]),  # type: ignore[arg-type]
+        lambda: package.run("a.mp4", "b.mp4", options={}),  # type: ignore[arg-type]
+        lambda: package.run("a.mp4", "b.mp4", options=package.ReadOptions()),  # type: ignore[arg-type]
+        lambda: package.Derainer("dcd-lite"),  # type: ignore[arg-type]
+        lambda: next(package.frames("a.mp4", package.ReadOptions())),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ConfigError):
+            call()

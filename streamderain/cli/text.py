@@ -1,0 +1,8 @@
+"""Texts as terminals and files take them."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """Return a text that can be encoded: a file name need not be text; its odd bytes are shown escaped."""
+    return text.encode(errors="backslashreplace").decode()
