@@ -6,6 +6,7 @@ Everything here takes the same options as the command line and raises the errors
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 from collections.abc import Sequence
@@ -24,10 +25,10 @@ from streamderain.errors import (
 )
 from streamderain.events import Complete, Event, Failed, Observer, Progress, Skipped
 from streamderain.job import Job
-from streamderain.media.folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES, SourceSpec, find_sources
-from streamderain.media.places import check_targets, is_folder, is_there
+from streamderain.media.folder import find_sources
 from streamderain.models import load_model
 from streamderain.options import RunOptions
+from streamderain.plan import Plan, Planned, plan_run
 from streamderain.runtime.base import Engine
 from streamderain.runtime.registry import choose_engine, open_engine
 
@@ -139,10 +140,12 @@ def run(
         raise ConfigError("a source is empty; was it an empty variable of the shell?")
     names = [_text(target) for target in targets]
     specs = find_sources(sources[0] if len(sources) == 1 else sources, options.read)
-    plan = _plan(specs, names, options, many=_many(sources, specs))
     name, reason = choose_engine(options.engine.engine)
     model = load_model(options.engine.model)
-    with open_engine(name, model=model, options=options.engine) as engine:
+    plan = plan_run(sources, specs, names, options)
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(plan.remove_empty_folders)
+        engine = cleanup.enter_context(open_engine(name, model=model, options=options.engine))
         running = _Running(plan, options, engine, reason, observer or (lambda event: None), stop)
         return running.run()
 
@@ -153,21 +156,12 @@ def _text(path: str | Path) -> str:
     return str(path)
 
 
-@dataclass(frozen=True, slots=True)
-class _Planned:
-    """One file with the targets that are still to be written; none where all are there."""
-
-    spec: SourceSpec
-    targets: list[str]
-    there: tuple[str, ...] = ()
-
-
 class _Running:
     """Works through a plan."""
 
     def __init__(
         self,
-        plan: list[_Planned],
+        plan: Plan,
         options: RunOptions,
         engine: Engine,
         reason: str,
@@ -177,11 +171,11 @@ class _Running:
         self._plan, self._options, self._engine, self._reason = plan, options, engine, reason
         self._tell, self._stop = tell, stop
         self._files: list[FileResult] = []
-        self._sizes = [planned.spec.size_bytes if planned.targets else 0 for planned in plan]
+        self._sizes = [planned.spec.size_bytes if planned.targets else 0 for planned in plan.files]
         self._began = perf_counter()
 
     def run(self) -> RunReport:
-        for position, planned in enumerate(self._plan):
+        for position, planned in enumerate(self._plan.files):
             if not planned.targets:
                 self._add(Skipped(planned.spec.name, planned.spec.place, planned.there))
                 continue
@@ -189,7 +183,7 @@ class _Running:
                 break
         return self._report()
 
-    def _derained(self, position: int, planned: _Planned) -> bool:
+    def _derained(self, position: int, planned: Planned) -> bool:
         """Derains one file; returns whether it was begun."""
         job = Job(
             planned.spec,
@@ -198,7 +192,8 @@ class _Running:
             engine=self._engine,
             reason=self._reason,
             number=position + 1,
-            files=len(self._plan),
+            files=len(self._plan.files),
+            notes=self._plan.notes if position == 0 else (),
         )
         try:
             complete = job.run(lambda event: self._tell(self._with_files(position, event)), self._stop)
@@ -207,7 +202,7 @@ class _Running:
             failed = Failed(
                 spec.name, spec.place, type(error).__name__, str(error), error.exit_code, tuple(error.kept)
             )
-            if len(self._plan) == 1 or isinstance(error, OutputFull):
+            if len(self._plan.files) == 1 or isinstance(error, OutputFull):
                 self._files.append(failed)
                 error.report = self._report()
                 raise
@@ -230,12 +225,12 @@ class _Running:
             self._engine.precision,
             model.name,
             model.sha256,
-            not_reached=tuple(planned.spec.place for planned in self._plan[len(self._files) :]),
+            not_reached=tuple(planned.spec.place for planned in self._plan.files[len(self._files) :]),
         )
 
     def _with_files(self, position: int, event: Event) -> Event:
         """Adds the time left for all files to a file's progress, as if all their bytes took equally long."""
-        if not isinstance(event, Progress) or len(self._plan) == 1 or not event.frames:
+        if not isinstance(event, Progress) or len(self._plan.files) == 1 or not event.frames:
             return event
         share = min(event.frames_out / event.frames, 1.0)
         done = sum(self._sizes[:position]) + share * self._sizes[position]
@@ -244,46 +239,3 @@ class _Running:
         spent_s = perf_counter() - self._began
         left_s = spent_s * (sum(self._sizes) - done) / done
         return dataclasses.replace(event, files_eta_s=round(left_s, 1))
-
-
-def _many(sources: list[str], specs: list[SourceSpec]) -> bool:
-    """Whether results go into a folder: for several files, and for a folder of files even if it holds one."""
-    folder = Path(sources[0]).is_dir() and specs[0].kind != "sequence"
-    return len(specs) > 1 or folder
-
-
-def _plan(specs: list[SourceSpec], targets: list[str], options: RunOptions, *, many: bool) -> list[_Planned]:
-    """Pairs every file of a source with its targets and checks them before any work."""
-    if not targets:
-        raise ConfigError("no target was given; say where the result goes with -o TARGET")
-    if not all(target.strip() for target in targets):
-        raise ConfigError("a target is empty; was it an empty variable of the shell?")
-    if many and "-" in targets:
-        raise ConfigError(f"the source holds {len(specs)} files, which cannot all go to standard output")
-    # Pictures that are one video become numbered pictures in a folder; everything else keeps its name there.
-    folders = {target for target in targets if many or (specs[0].kind != "sequence" and is_folder(target))}
-    plan = []
-    for spec in specs:
-        wanted = [str(Path(target) / spec.name) if target in folders else target for target in targets]
-        there = tuple(target for target in wanted if options.encode.skip_existing and is_there(target))
-        plan.append(_Planned(spec, [target for target in wanted if target not in there], there))
-    for target in folders:
-        _make_folder(Path(target), several=many)
-    for planned in plan:
-        if planned.targets:
-            sources = [path for path in planned.spec.paths if str(path) != "-"]
-            check_targets(sources, planned.targets, options.encode)
-    return plan
-
-
-def _make_folder(folder: Path, *, several: bool) -> None:
-    named_like_a_file = several and folder.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
-    if not folder.is_dir() and (folder.exists() or named_like_a_file):
-        raise ConfigError(
-            f"the source holds several files, so the target must be a folder, not {folder}; "
-            "give a folder's name, such as clean/"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"the target folder {folder} cannot be made: {error.strerror}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from time import perf_counter
@@ -46,6 +46,7 @@ class Job:
         trace: Receives how long every frame takes in each step.
         number: Which file of the run this is, from 1.
         files: How many files the run has.
+        notes: What the user should know of the run as a whole.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Job:
         trace: Trace | None = None,
         number: int = 1,
         files: int = 1,
+        notes: Sequence[str] = (),
     ) -> None:
         self._spec = spec
         self._targets = tuple(targets)
@@ -68,7 +70,7 @@ class Job:
         self._reason = reason
         self._slots = slots
         self._trace = trace
-        self._number, self._files = number, files
+        self._number, self._files, self._notes = number, files, notes
         self._recent: deque[tuple[float, int]] = deque()
 
     def run(self, tell: Observer, stop: threading.Event) -> Complete | None:
@@ -151,7 +153,11 @@ class Job:
                 cleanup.callback(encoder.close)
             for outlet in output.outlets:
                 cleanup.callback(outlet.abort)
-        return Pipeline(source, sessions, outputs, trace=self._trace), [*source.warnings, *warnings]
+        return Pipeline(source, sessions, outputs, trace=self._trace), [
+            *self._notes,
+            *source.warnings,
+            *warnings,
+        ]
 
     def _ticker(
         self, pipeline: Pipeline, total: int | None, tell: Observer, stop: threading.Event

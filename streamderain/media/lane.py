@@ -193,6 +193,8 @@ class Lane:
             notes.append(
                 f"{video}: {self.timeline.repaired} frames had a time not after the one before; moved on"
             )
+        if self._deinterlace and not self.interlaced:
+            notes.append(f"{video}: no frame is interlaced, so that --deinterlace changed nothing")
         if self.interlaced and not self._deinterlace:
             notes.append(
                 f"{video}: {self.interlaced} frames in the middle are interlaced, derained as they are; "

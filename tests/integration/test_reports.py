@@ -184,3 +184,50 @@ def test_options_of_the_wrong_type_are_refused() -> None:
     ):
         with pytest.raises(ConfigError):
             call()
+
+
+def test_options_that_do_nothing_are_named(clip: Path, tmp_path: Path) -> None:
+    picture = media.write_image(tmp_path / "p.png")
+    for source, words, said in (
+        (clip, ("--stills",), "--stills does nothing"),
+        (clip, ("--image-rate", "10"), "--image-rate does nothing"),
+        (clip, ("--deinterlace",), "--deinterlace changed nothing"),
+        (picture, ("-t", "1"), "-t does nothing"),
+        (picture, ("--deinterlace",), "--deinterlace does nothing"),
+    ):
+        always = ("-o", f"{tmp_path}/out/", "--overwrite", "--engine", "identity")
+        outcome = streamderain("run", source, *always, *words)
+        assert outcome.code == 0, outcome.err
+        assert said in outcome.err
+    assert "does nothing" not in streamderain("run", clip, "-o", tmp_path / "o.mp4", *FAST).err
+
+
+def test_a_folder_that_was_made_for_nothing_is_gone(tmp_path: Path) -> None:
+    broken = media.garbage(tmp_path / "broken.mp4")
+    assert streamderain("run", broken, "-o", tmp_path / "new" / "out", *FAST).code == 3
+    assert streamderain("run", broken, "-o", tmp_path / "out", "--model", "no-such").code == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.mp4"]
+
+
+def test_in_a_folder_a_name_that_cannot_be_written_becomes_matroska(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    media.write(folder / "a.mp4", media.Video(frames=3)).rename(folder / "a.insv")
+    media.write_video(folder / "b.mp4", frames=3)
+    outcome = streamderain("run", folder, "-o", tmp_path / "out", *FAST)
+    assert outcome.code == 0, outcome.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mkv", "b.mp4"]
+
+
+def test_a_folder_run_is_told_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.mp4", "c.mp4"):
+        media.write_video(folder / name, frames=3)
+    media.garbage(folder / "b.mp4")
+    outcome = streamderain("run", folder, "-o", tmp_path / "out", *FAST)
+    assert outcome.code == 3
+    lines = outcome.err.splitlines()
+    assert lines[-1] == "2 done; 1 failed: b.mp4"
+    assert sum("dcd-lite on identity" in line for line in lines) == 1
+    assert [line.split()[0] for line in lines if line.startswith("[")] == ["[1/3]", "[3/3]"]
