@@ -42,6 +42,13 @@ _REAL_LOSS = (
 _LONG_GROUPS = {"libx264", "libx264rgb", "libx265", "libvpx", "libvpx-vp9", "libsvtav1"}
 """Encoders whose own groups of pictures are ten seconds and more."""
 
+STEADY = ("avi", "ogg", "ogv")
+"""Formats that show frames at one steady rate."""
+
+_DECODING_TIMES_ALONE = ("avi", "asf", "mxf", "mxf_opatom", "mpeg", "vob", "svcd", "dvd")
+"""Formats in which readers find no presentation times, or not of every frame: B-frames would come out of
+order."""
+
 _FIXED = {"gif": "gif", "apng": "apng", "webp": "libwebp_anim"}
 _IMAGES = {
     ".jpg": "mjpeg",
@@ -128,8 +135,8 @@ def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str 
     encoding = dict(with_hdr10(name, encoder_options(name, options), hdr))
     if name in _LONG_GROUPS and "g" not in chosen:
         encoding["g"] = str(gop_size(track.info.rate_fps))
-    if muxer == "avi" and "bf" not in chosen:
-        encoding["bf"] = "0"  # AVI has no presentation times: B-frames would come out of order.
+    if muxer in _DECODING_TIMES_ALONE and "bf" not in chosen:
+        encoding["bf"] = "0"
     if codec is not None and options.codec not in (None, codec):
         # An image folder has its codec from its extension; options for another codec are a mistake.
         raise ConfigError(
@@ -309,8 +316,8 @@ def _finer_chroma(settings: EncoderSettings) -> Iterator[str]:
 
 
 def _time_base(track: VideoTrack, muxer: str) -> Fraction:
-    # AVI numbers its frames: its time base is the frame rate.
-    if muxer == "avi" and track.info.rate_fps:
+    # These number their frames: the time base is the frame rate.
+    if muxer in STEADY and track.info.rate_fps:
         return 1 / track.info.rate_fps
     return track.info.time_base
 

@@ -35,6 +35,8 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "ffv1": {"level": "3", "slicecrc": "1", "g": "1"},
     "mjpeg": {"qmin": "1", "qmax": "1", "huffman": "optimal"},
     "mpeg4": {"qmin": "2", "qmax": "2"},
+    "mpeg2video": {"qmin": "2", "qmax": "2"},
+    "mpeg1video": {"qmin": "2", "qmax": "2"},
     "libwebp": {"lossless": "1"},
     "libwebp_anim": {"lossless": "1"},
 }

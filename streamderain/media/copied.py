@@ -24,6 +24,9 @@ _LOG = logging.getLogger(__name__)
 _GLOBAL_HEADER = 0x40
 """AVFMT_GLOBALHEADER: the format wants what all packets share in its own header."""
 
+_ONE_SOUND = ("flv",)
+"""Formats whose second stream of sound only the newest readers find."""
+
 _LOOK_AHEAD = 200
 """Packets looked at to find where every audio stream begins."""
 
@@ -203,9 +206,9 @@ def choose_passengers(
     for stream in source.copied:
         if _is_remade(stream):
             continue
-        passenger = next(
-            (p for p in _guises(stream, muxer, source) if fits([*taken, p], muxer, video, options)), None
-        )
+        full = muxer in _ONE_SOUND and stream.type == "audio" and any(p.source.type == "audio" for p in taken)
+        guises = [] if full else _guises(stream, muxer, source)
+        passenger = next((p for p in guises if fits([*taken, p], muxer, video, options)), None)
         if passenger is None:
             hint = "" if muxer == "matroska" else " (.mkv holds nearly everything)"
             warnings.append(f"{muxer} cannot hold {describe(stream)}: it is left out{hint}")
@@ -256,6 +259,12 @@ def first_sounds(source: Any, passengers: Sequence[Passenger]) -> list[tuple[Pas
     return [(sounds[index], packet) for index, packet in found.items()]
 
 
+def first_packet(source: Any, stream_index: int) -> av.Packet[Any] | None:
+    """The first packet of a stream of an open source; None where a pipe has not brought it yet."""
+    peeked: av.Packet[Any] | None = source.peek(stream_index)
+    return peeked or _first_packets(source.path, {stream_index}).get(stream_index)
+
+
 def _first_packets(path: str, indices: set[int]) -> dict[int, av.Packet[Any]]:
     """The first packet with a time of some streams of a file, which is opened anew; none for pipes."""
     found: dict[int, av.Packet[Any]] = {}
@@ -292,7 +301,7 @@ def _guises(stream: Any, muxer: str, source: Any) -> list[Passenger]:
     if stream.disposition & Disposition.attached_pic:
         return _cover_guises(stream, muxer, source.path)
     if _is_wrapped(stream) and av.ContainerFormat(muxer, "w").flags & _GLOBAL_HEADER:
-        first = source.peek(stream.index) or _first_packets(source.path, {stream.index}).get(stream.index)
+        first = first_packet(source, stream.index)
         with contextlib.suppress(ValueError, av.error.FFmpegError):
             return [] if first is None else [Unwrapped(stream, first)]
         return []

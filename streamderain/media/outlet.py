@@ -46,34 +46,46 @@ _FRAGMENT_US = 1_000_000
 """A fragment or cluster is at least so long. A kill costs at most this much, a group of pictures
 (``choice.gop_size``) and what the encoder holds."""
 
+_FINEST_TICKS = 1_000_000
+"""A movie's clock ticks at most so often a second: the 32-bit counters of old readers hold no long film
+otherwise."""
+
 _FRAGMENTS = {"min_frag_duration": str(_FRAGMENT_US)}
 """With ``frag_keyframe``: fragments begin at key frames. One that begins inside a group of B-frames can leave
 the last picture in the fragment before, and FFmpeg then takes the length of the whole file from the last
 fragment alone: readers drop that picture."""
 
 
-def muxer_options(muxer: str, *, cover: bool = False) -> dict[str, str]:
+def muxer_options(muxer: str, *, cover: bool = False, time_bases: Sequence[Fraction] = ()) -> dict[str, str]:
     """Options every file of this format is written with.
 
     Args:
         muxer: FFmpeg's name of the format.
         cover: Whether a cover picture is among the streams.
+        time_bases: Of the video streams: a clock on which they begin exactly is used where there is one.
     """
-    if muxer in MOV_FAMILY and cover:
-        # A fragmented file gets an empty video track beside the cover, which players stumble over. The price
-        # of a plain one: it cannot be read if the process is killed.
-        return {}
     if muxer in MOV_FAMILY:
-        return {
-            # Readable after a kill, an ordinary file after a clean end. Without delay_moov the muxer moves
-            # all times to begin at 0 and forgets that a stream began late.
-            "movflags": "hybrid_fragmented+delay_moov+frag_keyframe",
-            **_FRAGMENTS,
-        }
+        return {**_clock(time_bases), **_fragments(cover=cover)}
     if muxer in ("matroska", "webm"):
         # Otherwise the muxer marks streams as default that were not, and keeps five seconds to itself.
         return {"default_mode": "passthrough", "cluster_time_limit": str(_FRAGMENT_US // 1000)}
     return {}
+
+
+def _clock(time_bases: Sequence[Fraction]) -> dict[str, str]:
+    """The mov muxer writes when streams begin in milliseconds, unless told otherwise."""
+    ticks = math.lcm(1000, *(base.denominator for base in time_bases))
+    return {"movie_timescale": str(ticks)} if ticks <= _FINEST_TICKS else {}
+
+
+def _fragments(*, cover: bool) -> dict[str, str]:
+    if cover:
+        # A fragmented file gets an empty video track beside the cover, which players stumble over. The price
+        # of a plain one: it cannot be read if the process is killed.
+        return {}
+    # Readable after a kill, an ordinary file after a clean end. Without delay_moov the muxer moves all times
+    # to begin at 0 and forgets that a stream began late.
+    return {"movflags": "hybrid_fragmented+delay_moov+frag_keyframe", **_FRAGMENTS}
 
 
 class ContainerOutlet:

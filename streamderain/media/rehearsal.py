@@ -5,6 +5,7 @@ No table says it as surely: which tags survive depends on the container, on the 
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -144,6 +145,7 @@ def comes_back(
     muxer: str,
     settings: EncoderSettings,
     *,
+    packet: av.Packet[Any] | None,
     samples: Samples,
     options: Mapping[str, str],
 ) -> bool:
@@ -153,13 +155,14 @@ def comes_back(
         passenger: The stream, as the target would hold it.
         muxer: FFmpeg's name of the container format.
         settings: Of an encoder whose pictures are written beside it.
+        packet: Its first packet, for formats that tell of a stream by its packets alone; None for none.
         samples: Makes the pictures.
         options: Muxer options.
     """
     data = io.BytesIO()
     container = av.open(data, "w", format=muxer, container_options=dict(options))
     try:
-        _write(container, samples.of(settings), settings.time_base, matrix=None, passengers=[passenger])
+        _write(container, samples.of(settings), settings.time_base, matrix=None, sounds=[(passenger, packet)])
         container.close()
         data.seek(0)
         with av.open(data) as written:
@@ -177,20 +180,23 @@ def _write(
     time_base: Fraction,
     *,
     matrix: Sequence[int] | None,
-    sounds: Sequence[tuple[Passenger, av.Packet[Any]]] = (),
-    passengers: Sequence[Passenger] = (),
+    sounds: Sequence[tuple[Passenger, av.Packet[Any] | None]] = (),
 ) -> None:
     host, packets = sample
     stream = container.add_stream_from_template(host, opaque=True)
     stream.time_base = time_base
     if matrix is not None:
         stream.set_display_matrix(matrix)
-    boarded = [(passenger.board(container), packet) for passenger, packet in sounds]
-    for passenger in passengers:
-        passenger.board(container)
+    boarding = [(passenger, passenger.board(container), packet) for passenger, packet in sounds]
     container.start_encoding()
+    boarded = [
+        (place, written)
+        for passenger, place, packet in boarding
+        for written in (passenger.packets(packet) if packet is not None else ())
+    ]
     for place, packet in [*boarded, *((stream, packet) for packet in packets)]:
-        with lent(packet):
+        # What a filter made belongs to no stream yet, and is used once.
+        with lent(packet) if packet.stream is not None else contextlib.nullcontext():
             packet.stream = place
             container.mux(packet)
 

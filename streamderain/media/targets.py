@@ -13,9 +13,9 @@ import av
 from av.stream import Disposition
 
 from streamderain.errors import ConfigError
-from streamderain.media.choice import Choice, choose, image_codec, in_range
+from streamderain.media.choice import STEADY, Choice, choose, image_codec, in_range
 from streamderain.media.codecs import EncoderSettings, settle
-from streamderain.media.copied import Passenger, choose_passengers, describe, first_sounds
+from streamderain.media.copied import Passenger, choose_passengers, describe, first_packet, first_sounds
 from streamderain.media.encoder import VideoEncoder
 from streamderain.media.images import ImageSequence
 from streamderain.media.images_out import ImageOutlet
@@ -141,7 +141,11 @@ class _Opening:
         encoders[0].listeners.append(outlet.note)
 
     def add_container(self, target: Target) -> None:
-        options = muxer_options(target.muxer, cover=self._has_cover())
+        options = muxer_options(
+            target.muxer,
+            cover=self._has_cover(),
+            time_bases=[track.info.time_base for track in self._source.tracks],
+        )
         choices = [
             in_range(choose(track, target.muxer, self._options), target.muxer, options, self.samples)
             for track in self._source.tracks
@@ -196,9 +200,12 @@ class _Opening:
         """Leaves out copied streams that the muxer takes and no reader finds again."""
         readable = []
         for passenger in passengers:
-            settings = encoders[0].settings
-            if passenger.source.type in ("audio", "video") or comes_back(
-                passenger, target.muxer, settings, samples=self.samples, options=options
+            settings, packet = encoders[0].settings, None
+            if passenger.source.type == "audio":
+                packet = first_packet(self._source, passenger.source.index)
+            unknown = passenger.source.type == "video" or (passenger.source.type == "audio" and not packet)
+            if unknown or comes_back(
+                passenger, target.muxer, settings, packet=packet, samples=self.samples, options=options
             ):
                 readable.append(passenger)
             else:
@@ -340,8 +347,9 @@ class _Opening:
                         "which needs an even size"
                     ],
                 )
-            if target.muxer == "avi" and track.stream.base_rate != track.stream.average_rate:
-                self._say(target, ["avi shows its frames at one steady rate: uneven times are moved to it"])
+            if target.muxer in STEADY and track.stream.base_rate != track.stream.average_rate:
+                uneven = "shows its frames at one steady rate: uneven times are moved to it"
+                self._say(target, [f"{target.muxer} {uneven}"])
             if got.time_base != wanted.time_base:
                 self._say(
                     target, [f"{got.codec} cannot count time as finely as the source: times are rounded"]
@@ -351,7 +359,9 @@ class _Opening:
         for track, clock in zip(self._source.tracks, outlet.time_bases, strict=True):
             info = track.info
             step = 1 / info.rate_fps if info.rate_fps else info.time_base
-            if (info.time_base / clock).denominator == 1 or (step / clock).denominator == 1:
+            start = (track.first.pts or 0) * info.time_base
+            even = (step / clock).denominator == 1 and (start / clock).denominator == 1
+            if (info.time_base / clock).denominator == 1 or even:
                 continue
             self._say(
                 target,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from statistics import median
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,13 @@ LEAST_CHANGE = 0.08
 OUTLIER = 4.0
 """A cut changes the picture this many times as much as the frames around it do."""
 
-HISTORY = 5
-"""So many changes before a frame tell what is usual. Their median is hardly moved by cuts among them, so that
-whether a frame is a cut depends on this many frames and one more before it, and on nothing else."""
+SECOND = 1.5
+"""And this many times as much as the second largest of the changes before it: what comes again and again, as
+in video whose every third frame is new, is no cut."""
+
+HISTORY = 6
+"""So many changes before a frame tell what is usual; the largest of them may itself be a cut and does not
+count. Whether a frame is a cut depends on this many frames and one more before it, and on nothing else."""
 
 
 def lead_of(model: ModelCard) -> Lead:
@@ -39,7 +43,8 @@ class CutDetector:
 
     A frame starts a new scene when its mean absolute change is large and stands out from the changes before
     it: hard cuts do, fast motion and heavy rain do not. The first two frames start none: nothing tells what
-        is usual.
+        is
+    usual.
 
     Args:
         geometry: What frames look like; only the depth is used.
@@ -61,7 +66,12 @@ class CutDetector:
         if last is None:
             return False
         change = float(np.abs(sparse - last).mean())
-        known = bool(self._changes)
-        cut = known and change > LEAST_CHANGE and change > OUTLIER * median(self._changes)
+        cut = change > LEAST_CHANGE and self._stands_out(change)
         self._changes.append(change)
         return cut
+
+    def _stands_out(self, change: float) -> bool:
+        if not self._changes:
+            return False
+        usual = sorted(self._changes)[:-1] or list(self._changes)
+        return change > OUTLIER * fmean(usual) and change > SECOND * usual[-1]

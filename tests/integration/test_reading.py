@@ -31,6 +31,7 @@ from tests.support.media import (
     decoded,
     joined,
     probe,
+    rgb,
     size_change,
     write,
     write_video,
@@ -197,7 +198,7 @@ def test_planes_are_the_pictures_that_ffmpeg_decodes(name: str, tmp_path: Path) 
     }
     codec, pix_fmt = kinds[name]
     path = write_video(tmp_path / name, codec=codec, pix_fmt=pix_fmt, width=38, height=22)
-    wanted = [frame.reformat(format="rgb24").to_ndarray() for frame in decoded(path)]
+    wanted = [rgb(frame) for frame in decoded(path)]
     source = open_source(str(path), ReadOptions())
     frames = list(source.frames(lambda packet: None))
     assert len(frames) == len(wanted)
