@@ -9,7 +9,17 @@ import click
 
 from streamderain.errors import StreamderainError
 
-_COMMANDS = ("throughput", "quality", "scaling", "startup", "gpu", "training", "tables", "guard")
+_COMMANDS = (
+    "throughput",
+    "quality",
+    "scaling",
+    "startup",
+    "gpu",
+    "training",
+    "robustness",
+    "tables",
+    "guard",
+)
 
 
 class _Benchmarks(click.Group):
