@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.results_file import report
+from benchmarks.results_file import json_option, report
 from streamderain.errors import EngineUnavailable
 from streamderain.frame import Geometry
 from streamderain.measure.machine import spread
@@ -39,7 +39,7 @@ _SCENE_FRAMES = 8
 @click.option("--model", default="dcd-lite", show_default=True)
 @click.option("--slots", "slots", multiple=True, type=int, default=(2, 4), show_default=True)
 @click.option("--device", default="cuda", show_default=True, help="cuda, cuda:N; cpu proves the script.")
-@click.option("--json", "path", help="Write the result here instead of standard output.")
+@json_option
 def gpu(
     sizes: tuple[str, ...],
     frames: int,

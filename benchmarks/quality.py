@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from benchmarks.results_file import report
+from benchmarks.results_file import json_option, report
 
 
 @click.command()
@@ -30,7 +30,7 @@ from benchmarks.results_file import report
     help="The pictures that another method made of the data set.",
 )
 @click.option("--suffix", default="", help="What that method appends to names, as in a_derained.png.")
-@click.option("--json", "path", help="Write the result here instead of standard output.")
+@json_option
 def quality(
     datasets: tuple[Path, ...],
     split: str | None,

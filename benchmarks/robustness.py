@@ -12,7 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.results_file import report
+from benchmarks.results_file import json_option, report
 from streamderain.errors import StreamderainError
 from tests.support.judge import faults
 from tests.support.kinds import CONTAINERS, SOURCES
@@ -25,7 +25,7 @@ from tests.support.writing import write_through
 @click.option("--ends", default=100, show_default=True, help="Runs that are ended at a random moment.")
 @click.option("--mutants", default=1000, show_default=True, help="Damaged files.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--json", "path", help="Write the result here instead of standard output.")
+@json_option
 def robustness(pairs: bool, ends: int, mutants: int, seed: int, path: str | None) -> None:
     """Tries to harm the user's files, and judges what is left by FFmpeg's own commands (needs ffmpeg)."""
     found: dict[str, Any] = {"benchmark": "robustness", "seed": seed}

@@ -18,7 +18,7 @@ import click
 import numpy as np
 import psutil
 
-from benchmarks.results_file import report
+from benchmarks.results_file import json_option, report
 from streamderain.measure.bench import take_turns
 from streamderain.measure.machine import spread
 from streamderain.measure.scene import RATE_FPS, write_scene
@@ -51,7 +51,7 @@ _SAMPLE_S = 0.25
 )
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--minutes", default=60.0, show_default=True, help="How long the soak watches one run.")
-@click.option("--json", "path", help="Write the result here instead of standard output.")
+@json_option
 def scaling(parts: tuple[str, ...], repeats: int, minutes: float, path: str | None) -> None:
     """Measures cost against frame size, clip length and number of streams, and memory over an hour."""
     with tempfile.TemporaryDirectory() as folder:

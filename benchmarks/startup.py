@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.results_file import report
+from benchmarks.results_file import json_option, report
 from streamderain.measure.machine import spread
 
 DEMO = Path(__file__).parent.parent / "streamderain" / "assets" / "demo.mp4"
@@ -20,7 +20,7 @@ DEMO = Path(__file__).parent.parent / "streamderain" / "assets" / "demo.mp4"
 
 @click.command()
 @click.option("--repeats", default=7, show_default=True)
-@click.option("--json", "path", help="Write the result here instead of standard output.")
+@json_option
 def startup(repeats: int, path: str | None) -> None:
     """Times import, --help, and the way from process start to the first derained frame."""
     ways = {

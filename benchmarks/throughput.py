@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from benchmarks.results_file import report
+from benchmarks.results_file import json_option, report
 from streamderain.measure.bench import SCENES, take_turns
 from streamderain.measure.scene import write_scene
 from streamderain.measure.summary import result_json
@@ -25,7 +25,7 @@ from streamderain.options import EncodeOptions, EngineOptions, RunOptions
 @click.option("--preset", "presets", multiple=True, default=("ultrafast", "veryfast"), show_default=True)
 @click.option("--frames", type=int, help="Frames a clip [fewer, the larger they are].")
 @click.option("--repeats", default=5, show_default=True)
-@click.option("--json", "path", help="Write the result here instead of standard output.")
+@json_option
 def throughput(
     sizes: tuple[str, ...],
     engines: tuple[str, ...],

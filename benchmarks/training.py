@@ -19,7 +19,7 @@ from scipy import ndimage
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.results_file import report
+from benchmarks.results_file import json_option, report
 from streamderain.measure.machine import spread
 from trainer.config import TrainConfig, load_config
 from trainer.devices import open_fabric
@@ -37,7 +37,7 @@ _WARM_UP = 3
 @click.option("--precision", help="32-true or bf16-mixed [the configuration's].")
 @click.option("--accelerator", default="auto", show_default=True, help="cpu, cuda or auto.")
 @click.option("--workers", type=int, help="Processes that make batches [the configuration's].")
-@click.option("--json", "path", help="Write the result here instead of standard output.")
+@json_option
 def training(
     name: str,
     batch: int | None,

@@ -184,7 +184,7 @@ class _Running:
         return self._report()
 
     def _derained(self, position: int, planned: Planned) -> bool:
-        """Derains one file; returns whether it was begun."""
+        """Derains one file; returns whether the next one follows."""
         job = Job(
             planned.spec,
             planned.targets,
@@ -210,7 +210,7 @@ class _Running:
             return True
         if complete is not None:
             self._files.append(complete)
-        return complete is not None
+        return complete is not None and not complete.interrupted
 
     def _add(self, result: Failed | Skipped) -> None:
         self._files.append(result)

@@ -101,9 +101,10 @@ class Job:
             try:
                 pipeline.run(self._ticker(pipeline, total, tell, stop))
             except KeyboardInterrupt:
-                interrupted = (
-                    True  # the second one: what is written is kept, what is in flight is not waited for
-                )
+                if not stop.is_set():
+                    raise  # of a Python program that minds its signals in its own way
+                # The second one: what is written is kept, what is in flight is not waited for.
+                interrupted = True
             except StreamderainError as error:
                 error.kept = tuple(result.kept for result in pipeline.results if result.kept)
                 raise

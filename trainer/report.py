@@ -12,6 +12,7 @@ import numpy as np
 
 import streamderain
 from streamderain.errors import OpenError
+from streamderain.system.files import is_text
 from trainer.scores import PictureScore, Row, pool_scores
 
 
@@ -72,11 +73,13 @@ def check_targets(*paths: Path | None) -> None:
     """Find out before the work whether files can be written after it.
 
     Raises:
-        OpenError: The folder of a file is not there.
+        OpenError: The folder of a file is not there, or something lies there that is no report.
     """
-    for path in paths:
-        if path is not None and not path.parent.is_dir():
+    for path in filter(None, paths):
+        if not path.parent.is_dir():
             raise OpenError(f"{path} cannot be written: no folder {path.parent}; make it first")
+        if path.exists() and not is_text(path):
+            raise OpenError(f"{path} exists and is no text, so that no report replaces it; name another file")
 
 
 def write_report(
@@ -93,8 +96,10 @@ def write_report(
     if markdown_path is not None:
         texts[markdown_path] = report.markdown(per_image=per_image)
     for path, text in texts.items():
+        partial = path.with_name(f"{path.name}.partial")
         try:
-            path.write_text(text, encoding="utf-8")
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
         except OSError as error:
             raise OpenError(f"{path} cannot be written ({error.strerror}); choose another path") from error
 

@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 from streamderain.api import run
+from streamderain.cli.run import interruptible
 from streamderain.cli.view import View
 from streamderain.derainer import frames
 from streamderain.errors import ConfigError
@@ -37,8 +38,10 @@ def demo_command(folder: str, *, overwrite: bool) -> int:
     clean, picture = place / "clean.mp4", place / "before-after.png"
     check_targets([CLIP], [str(clean), str(picture)], EncodeOptions(overwrite=overwrite))
     options = RunOptions(encode=EncodeOptions(overwrite=overwrite))
-    with View() as view:
-        report = run(CLIP, clean, options=options, observer=view.show)
+    with interruptible() as stop, View() as view:
+        report = run(CLIP, clean, options=options, observer=view.show, stop=stop)
+    if report.exit_code:
+        return report.exit_code
     sides = [_frame(CLIP), _frame(clean)]
     divider = np.full((sides[0].shape[0], DIVIDER_PX, 3), 255, np.uint8)
     save_picture(picture, np.hstack([sides[0], divider, sides[1]]))

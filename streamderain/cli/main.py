@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -326,6 +327,10 @@ def _usage(error: click.ClickException) -> str:
 
 def main() -> NoReturn:
     """Entry point: every error a user can meet becomes one message and an exit code, never a traceback."""
+    # A polite kill and a closed terminal clean up as Ctrl-C does; what runs under nohup minds no hang-up.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     try:
         sys.exit(cli(standalone_mode=False) or 0)
     except click.ClickException as error:

@@ -12,6 +12,7 @@ from streamderain.cli.text import printable
 from streamderain.errors import ConfigError, MediaError
 from streamderain.media.folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from streamderain.media.sink import PartialFile
+from streamderain.system.files import is_text
 
 STANDARD_OUTPUT = "-"
 
@@ -33,8 +34,6 @@ _MEDIA_SUFFIXES = frozenset(
         ".sup",
     }
 )
-
-_LOOKED_AT_BYTES = 1 << 20
 
 
 def check_reports(
@@ -122,7 +121,7 @@ def _check_place(path: Path, option: str, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise ConfigError(f"{shown} exists already; name another file, or add --overwrite")
-    if not _is_text(path):
+    if not is_text(path):
         raise ConfigError(
             f"{shown} exists and is no text, so that no report replaces it, not even with --overwrite; "
             "name another file"
@@ -132,13 +131,3 @@ def _check_place(path: Path, option: str, *, overwrite: bool) -> None:
 def _is_special(path: Path) -> bool:
     """Whether a path is a device or a pipe, such as /dev/null, which nothing can be lost from."""
     return path.exists() and not path.is_file() and not path.is_dir()
-
-
-def _is_text(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LOOKED_AT_BYTES)
-    except OSError:
-        return False
-    # A character of several bytes may be cut in two at the end of what was read.
-    return b"\0" not in data and "\ufffd" not in data.decode(errors="replace")[:-1]

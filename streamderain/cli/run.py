@@ -35,7 +35,7 @@ def run_command(
     overwrite = options.encode.overwrite
     check_reports({"--json": json_path}, sources=sources, targets=targets, overwrite=overwrite)
     try:
-        with _interruptible() as stop, View(quiet=quiet) as view:
+        with interruptible() as stop, View(quiet=quiet) as view:
             report = run(
                 list(sources) if len(sources) > 1 else sources[0],
                 *targets,
@@ -68,7 +68,7 @@ def run_options(arguments: Mapping[str, Any]) -> RunOptions:
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
+def interruptible() -> Iterator[threading.Event]:
     """Yields an event that a stop signal sets; a second one interrupts at once."""
     stop = threading.Event()
 

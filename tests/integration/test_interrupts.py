@@ -249,7 +249,8 @@ def test_a_pipe_that_brings_nothing_can_be_interrupted(tmp_path: Path, number: s
         code, said = ended(process, limit_s=20)
     os.close(read)
     os.close(write)
-    assert code == 130, said
+    # Python ends itself by the signal where that came while modules were still being read: 130 for the shell.
+    assert code in (130, -number), said
     assert names(tmp_path) == []
 
 
