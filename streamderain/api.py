@@ -177,7 +177,8 @@ class _Running:
     def run(self) -> RunReport:
         for position, planned in enumerate(self._plan.files):
             if not planned.targets:
-                self._add(Skipped(planned.spec.name, planned.spec.place, planned.there))
+                spec, count = planned.spec, len(self._plan.files)
+                self._add(Skipped(spec.name, spec.place, position + 1, count, planned.there))
                 continue
             if self._stop.is_set() or not self._derained(position, planned):
                 break
@@ -200,7 +201,14 @@ class _Running:
         except StreamderainError as error:
             spec = planned.spec
             failed = Failed(
-                spec.name, spec.place, type(error).__name__, str(error), error.exit_code, tuple(error.kept)
+                spec.name,
+                spec.place,
+                position + 1,
+                len(self._plan.files),
+                type(error).__name__,
+                str(error),
+                error.exit_code,
+                error.kept,
             )
             if len(self._plan.files) == 1 or isinstance(error, OutputFull):
                 self._files.append(failed)

@@ -163,6 +163,8 @@ class Failed:
     Attributes:
         source: What was read.
         path: Its full path, or its address without credentials.
+        number: Which file of the run it is, from 1.
+        files: How many files the run has.
         error: Name of the error's class.
         message: What failed, where, and what to do.
         exit_code: What the command ends with.
@@ -171,6 +173,8 @@ class Failed:
 
     source: str
     path: str
+    number: int
+    files: int
     error: str
     message: str
     exit_code: int
@@ -184,11 +188,15 @@ class Skipped:
     Attributes:
         source: What would have been read.
         path: Its full path.
+        number: Which file of the run it is, from 1.
+        files: How many files the run has.
         targets: What is there.
     """
 
     source: str
     path: str
+    number: int
+    files: int
     targets: tuple[str, ...]
 
 

@@ -87,10 +87,10 @@ class View:
                 self._complete(event)
             case events.Failed():
                 self._stop_bar()
-                self._say(f"{event.source}: {event.message}", style="red")
+                self._say(f"{_place(event)}{event.source}: {event.message}", style="red")
             case events.Skipped():
                 if not self._quiet:
-                    self._say(f"{event.source}: skipped, {', '.join(event.targets)} is there")
+                    self._say(f"{_place(event)}{event.source}: skipped, {', '.join(event.targets)} is there")
 
     def _started(self, event: events.Started) -> None:
         self._warn(event.warnings)
@@ -100,11 +100,10 @@ class View:
         if engine != self._engine:
             self._engine = engine
             self._say(engine)
-        place = f"[{event.number}/{event.files}] " if event.files > 1 else ""
         frames = f", {event.frames} frames" if event.frames else ""
         streams = f", {event.streams} video streams" if event.streams > 1 else ""
         size = f"{event.width}x{event.height}{frames}{streams}"
-        self._say(f"{place}{event.source}: {size} -> {', '.join(event.targets)}")
+        self._say(f"{_place(event)}{event.source}: {size} -> {', '.join(event.targets)}")
         self._last_line = monotonic()
         if self._console.is_terminal:
             self._start_bar(event)
@@ -112,7 +111,7 @@ class View:
     def _progress(self, event: events.Progress) -> None:
         left = "" if event.files_eta_s is None else f", all files: {duration_text(event.files_eta_s)} left"
         if self._bar is not None and self._task is not None:
-            limit = _limit(event.limited_by) + left
+            limit = (_limit(event.limited_by) + left).removeprefix(", ")
             self._bar.update(self._task, completed=event.frames_out, fps=event.fps, limit=limit)
         elif not self._quiet and monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = monotonic()
@@ -192,6 +191,10 @@ class View:
 
     def _say(self, text: str, style: str | None = None) -> None:
         self._console.print(printable(redact(text)), style=style, markup=False)
+
+
+def _place(event: events.Started | events.Failed | events.Skipped) -> str:
+    return f"[{event.number}/{event.files}] " if event.files > 1 else ""
 
 
 def _named(names: list[str]) -> str:

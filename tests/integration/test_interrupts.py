@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -364,3 +365,46 @@ def _shown(terminal: int) -> bool:
     while select.select([terminal], [], [], 0)[0]:
         os.read(terminal, 1 << 16)
     return False
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_comparison_that_is_ended_leaves_the_old_one(
+    long: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    target = media.write_video(tmp_path / "both.mp4", frames=3)
+    old = target.read_bytes()
+    with running("compare", long, long, "-o", target, "--overwrite") as process:
+        wait_until(lambda: holds(tmp_path / "both.partial.mp4", 0), what="the comparison")
+        process.send_signal(number)
+        code, said = ended(process)
+    assert code == 130, said
+    assert "interrupted" in said
+    assert names(tmp_path) == ["both.mp4"]
+    assert target.read_bytes() == old
+
+
+def test_ctrl_c_in_a_python_program_is_an_ordinary_keyboard_interrupt(long: Path, tmp_path: Path) -> None:
+    script = """
+        import os, signal, sys, threading, streamderain
+        from streamderain.events import Progress
+
+        def watch(event):
+            if isinstance(event, Progress) and event.frames_out > 20:
+                raise KeyboardInterrupt
+
+        options = streamderain.RunOptions(engine=streamderain.EngineOptions(engine="identity"))
+        try:
+            streamderain.run(sys.argv[1], sys.argv[2], options=options, observer=watch)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(long), str(tmp_path / "clean.mkv")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.stdout, done.returncode) == ("interrupted\n", 0), done.stderr
+    assert names(tmp_path) == ["clean.partial.mkv"]
+    assert frame_count(tmp_path / "clean.partial.mkv") > 0

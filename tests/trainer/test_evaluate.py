@@ -408,7 +408,7 @@ def test_niqe_stands_beside_doing_nothing(pyiqa: FakePyiqa) -> None:
 # Reports
 
 
-def test_reports_are_plain_json_and_tables() -> None:
+def test_reports_are_plain_json_and_tables(tmp_path: Path) -> None:
     pictures = [
         PictureScore(
             "a|b", "1.png", {"psnr_y_db": math.inf, "ssim_y": 1.0}, {"psnr_y_db": 20.0, "ssim_y": 0.5}
@@ -434,6 +434,13 @@ def test_reports_are_plain_json_and_tables() -> None:
     assert "2.png" not in report.markdown()
     with pytest.raises(OpenError, match="make it first"):
         check_targets(None, Path("nowhere/at/all.json"))
+    media = tmp_path / "weights.safetensors"
+    media.write_bytes(b"\0\1\2")
+    with pytest.raises(OpenError, match="no text"):
+        check_targets(media)
+    earlier = tmp_path / "scores.json"
+    earlier.write_text("{}")
+    check_targets(earlier)
 
 
 def test_the_command_writes_what_it_prints(tmp_path: Path, pyiqa: FakePyiqa) -> None:
