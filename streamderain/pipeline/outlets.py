@@ -26,6 +26,9 @@ PATIENCE_S = 30.0
 _STEP_S = 0.5
 """How often one who waits looks whether the target moves. A process that slept counts as one step."""
 
+_LAST_STEPS_S = 1.0
+"""A thread whose target is ended is gone within this time, unless it hangs."""
+
 State = Literal["writing", "whole", "partial", "failed"]
 
 
@@ -57,11 +60,6 @@ class OutletThread:
     def is_writing(self) -> bool:
         """Whether packets are still taken."""
         return self._state == "writing" and self._ending is None
-
-    @property
-    def is_stuck(self) -> bool:
-        """Whether its thread still runs, in a call that does not return."""
-        return self._thread.is_alive()
 
     @property
     def is_alive(self) -> bool:
@@ -106,6 +104,12 @@ class OutletThread:
         with self._changed:
             self._changed.wait_for(lambda: not self.is_alive, timeout_s)
 
+    def has_let_go(self) -> bool:
+        """Waits a moment for the thread to end; returns whether it did: it may hang in a call."""
+        if self._thread.ident is not None:
+            self._thread.join(_LAST_STEPS_S)
+        return not self._thread.is_alive()
+
     def give_up_if_stuck(self, waited_s: float) -> bool:
         """Ends a target that took nothing all the time; returns whether it did.
 
@@ -116,8 +120,7 @@ class OutletThread:
             return False
         error = MediaError(
             f"{self.outlet.name} took no data for {PATIENCE_S:g} s, so it was given up: its disk or its "
-            f"reader does "
-            "not answer. Check it, and run again for this target alone"
+            "reader does not answer. Check it, and run again for this target alone"
         )
         self._fail(error, kept=self.outlet.partial)
         return True

@@ -374,7 +374,7 @@ class Pipeline:
         for target in self._targets:
             target.leave(drop=True)  # does nothing where it was ended in another way before
             target.join(max(0.0, deadline - perf_counter()))
-        if any(target.is_stuck for target in self._targets):
+        if not all(target.has_let_go() for target in self._targets):
             return  # it holds packets of the source and of an encoder: closing these would crash the process
         for output in self._outputs:
             for encoder in output.encoders:

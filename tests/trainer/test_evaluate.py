@@ -389,7 +389,7 @@ def test_niqe_says_what_it_needs(pyiqa: FakePyiqa, monkeypatch: pytest.MonkeyPat
     with pytest.raises(OpenError, match=r"could not be fetched \(no route to host\).*--niqe-parameters"):
         Niqe()
     monkeypatch.setitem(sys.modules, "pyiqa", None)
-    with pytest.raises(ConfigError, match=r"pip install 'streamderain\[niqe\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'pyiqa>="):
         Niqe()
 
 
