@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from streamderain.cli.outputs import check_reports, write_report
+from streamderain.errors import ConfigError
 from streamderain.measure.machine import machine
+from streamderain.system.files import is_text
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -21,15 +22,21 @@ def report(result: Mapping[str, Any], path: str | None) -> None:
     if path is None:
         click.echo(text, nl=False)
         return
-    write_report(text, path, overwrite=True)
+    partial = Path(f"{path}.partial")
+    partial.write_text(text)
+    partial.replace(path)
     click.echo(f"result in {path}", err=True)
 
 
 def _checked(_context: click.Context, _parameter: click.Parameter, path: str | None) -> str | None:
     """Refuses before the work what would cost a file."""
-    if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    check_reports({"--json": path}, overwrite=True)
+    if path is None:
+        return None
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if Path(path).exists() and not is_text(Path(path)):
+        raise ConfigError(
+            f"--json {path} exists and is no text, so that no result replaces it; name another file"
+        )
     return path
 
 

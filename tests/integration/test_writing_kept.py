@@ -28,7 +28,9 @@ def luma(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("suffix", ["avi", "mkv", "mp4", "ts", "mov", "webm", "mpg", "ogv"])
 def test_full_range_looks_the_same_in_every_container(tmp_path: Path, suffix: str) -> None:
     source, target = write(tmp_path / "in.avi", DASHCAM), tmp_path / f"out.{suffix}"
-    warnings = write_through(source, target)
+    # Without B-frames the few darkest pixels of a noisy picture are coded coarsely: a better quality shows
+    # the range.
+    warnings = write_through(source, target, **({"crf": 8} if suffix == "mpg" else {}))
 
     difference = luma(target) - luma(source)
     # A range read wrongly leaves the darkest and brightest some sixteen codes away.
