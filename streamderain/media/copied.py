@@ -207,8 +207,11 @@ def choose_passengers(
         if _is_remade(stream):
             continue
         full = muxer in _ONE_SOUND and stream.type == "audio" and any(p.source.type == "audio" for p in taken)
-        guises = [] if full else _guises(stream, muxer, source)
+        guises = [] if full or _is_damaged(stream) else _guises(stream, muxer, source)
         passenger = next((p for p in guises if fits([*taken, p], muxer, video, options)), None)
+        if passenger is None and _is_damaged(stream):
+            warnings.append(f"the header of {describe(stream)} is damaged: it is left out")
+            continue
         if passenger is None:
             hint = "" if muxer == "matroska" else " (.mkv holds nearly everything)"
             warnings.append(f"{muxer} cannot hold {describe(stream)}: it is left out{hint}")
@@ -309,6 +312,12 @@ def _guises(stream: Any, muxer: str, source: Any) -> list[Passenger]:
     if stream.type == "subtitle" and stream.codec_context is not None and stream.codec_context.codec.text_sub:
         guises += [Reworded(stream, codec) for codec in _TEXT_CODECS]
     return guises
+
+
+def _is_damaged(stream: Any) -> bool:
+    """Whether a stream of sound has no channels or no rate: readers would stumble over it."""
+    context = stream.codec_context
+    return stream.type == "audio" and context is not None and not (context.channels and context.sample_rate)
 
 
 def _is_wrapped(stream: Any) -> bool:

@@ -153,6 +153,13 @@ def whole_files(folder: Path) -> list[Path]:
     return files
 
 
+def _result_faults(target: Path) -> list[str]:
+    try:
+        return [] if frame_count(target, cut=True) else ["no picture in the result"]
+    except (AssertionError, LookupError, ValueError) as error:
+        return [f"the result does not play: {error}"]
+
+
 def mutant(whole: Path, folder: Path, seed: int) -> Mutant:
     """Damages a file and has the command derain it.
 
@@ -184,8 +191,8 @@ def mutant(whole: Path, folder: Path, seed: int) -> Mutant:
     left = sorted(path for path in out.iterdir())
     expected = [target] if done.returncode in (0, 7) else []
     found += [f"stray {path.name}" for path in left if path not in expected and str(path) not in said]
-    if done.returncode in (0, 7) and frame_count(target, cut=True) < 1:
-        found.append("nothing in the result")
+    if done.returncode in (0, 7):
+        found += _result_faults(target)
     for path in (*left, source):
         path.unlink()
     out.rmdir()
