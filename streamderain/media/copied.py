@@ -27,6 +27,9 @@ _GLOBAL_HEADER = 0x40
 _ONE_SOUND = ("flv",)
 """Formats whose second stream of sound only the newest readers find."""
 
+_EXTENDED = {"flv": ("ac3", "eac3", "opus", "flac")}
+"""Codecs of sound that a format holds in a form of 2023 (enhanced RTMP), which older players do not hear."""
+
 _LOOK_AHEAD = 200
 """Packets looked at to find where every audio stream begins."""
 
@@ -217,6 +220,11 @@ def choose_passengers(
             warnings.append(f"{muxer} cannot hold {describe(stream)}: it is left out{hint}")
             continue
         taken.append(passenger)
+        if stream.type == "audio" and stream.codec_context.name in _EXTENDED.get(muxer, ()):
+            warnings.append(
+                f"{muxer} holds {describe(stream)} in a form of 2023, which older players do not hear "
+                "(.mkv is read everywhere)"
+            )
         if isinstance(passenger, Reworded) and stream.codec_context.codec.name in ("ass", "ssa"):
             warnings.append(
                 f"{describe(stream)} becomes {passenger.codec}: text and times stay, styles do not"
@@ -295,7 +303,8 @@ def describe(stream: Any) -> str:
     """A copied stream in words: kind, number, codec and language."""
     kind = "cover picture" if stream.disposition & Disposition.attached_pic else stream.type
     context = stream.codec_context
-    codec = context.codec.name if context is not None and context.codec is not None else stream.name
+    known = context is not None and context.codec is not None
+    codec = context.codec.name if known else getattr(stream, "name", None)  # which only data streams have
     language = f", {stream.metadata['language']}" if "language" in stream.metadata else ""
     return f"{kind} stream {stream.index} ({codec or 'unknown'}{language})"
 
@@ -323,7 +332,7 @@ def _is_damaged(stream: Any) -> bool:
 def _is_wrapped(stream: Any) -> bool:
     """Whether a stream is AAC with a header in every packet: the container told none for all."""
     context = stream.codec_context
-    return stream.type == "audio" and context.name == "aac" and not context.extradata
+    return stream.type == "audio" and context is not None and context.name == "aac" and not context.extradata
 
 
 def _cover_guises(stream: Any, muxer: str, path: str) -> list[Passenger]:

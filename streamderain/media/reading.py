@@ -103,6 +103,11 @@ class Reading:
                 f"{display_name(self.path)} is made of tiles (HEIC); convert it to PNG or JPEG first"
             )
         decodable = [stream for stream in streams if stream.codec_context is not None]
+        self.warnings += [
+            f"video stream {stream.index} is in a codec that FFmpeg has no decoder for: it is left out"
+            for stream in streams
+            if stream.codec_context is None
+        ]
         for stream in decodable:
             stream.codec_context.thread_count = decoder_threads()
             stream.thread_type = cast(Any, "AUTO")

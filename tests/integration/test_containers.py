@@ -103,6 +103,44 @@ def test_aac_of_a_transport_stream_goes_through_pipes(tmp_path: Path) -> None:
     assert frame_count(tmp_path / "out.mkv") == 50
 
 
+def test_sound_in_a_form_that_older_players_do_not_hear_is_told(tmp_path: Path) -> None:
+    source = media.write(tmp_path / "in.ts", media.Video(), audio=[media.Sound("ac3")])
+    warnings = write_through(source, tmp_path / "out.flv")
+    assert any("older players do not hear" in one and "(ac3)" in one for one in warnings)
+    with av.open(str(tmp_path / "out.flv")) as container:
+        assert container.streams.audio[0].codec_context.name == "ac3"
+    source = media.write(tmp_path / "in.mp4", media.Video(), audio=[media.Sound()])
+    assert not any("older players" in one for one in write_through(source, tmp_path / "plain.flv"))
+
+
+@pytest.mark.parametrize(
+    ("codec_id", "words"),
+    [
+        (b"A_OPUS", "audio stream 2 (unknown"),
+        (b"S_TEXT/UTF8", "subtitle stream 3 (unknown"),
+        (b"V_MPEG4/ISO/AVC", "video stream 1 is in a codec that FFmpeg has no decoder for"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov", "ts", "webm"])
+def test_a_stream_of_a_codec_nobody_knows_is_left_out_with_a_word(
+    tmp_path: Path, codec_id: bytes, words: str, suffix: str
+) -> None:
+    source = media.write(
+        tmp_path / "in.mkv",
+        media.Video(codec="libvpx-vp9"),
+        media.Video(),
+        audio=[media.Sound("libopus")],
+        subtitles=[media.Text()],
+    )
+    whole = source.read_bytes()
+    assert whole.count(codec_id) == 1
+    source.write_bytes(whole.replace(codec_id, codec_id[:-1] + b"?"))
+    outcome = streamderain("run", source, "-o", tmp_path / f"out.{suffix}", "--engine", "identity")
+    assert outcome.code == 0, outcome.err
+    assert words in outcome.err
+    assert frame_count(tmp_path / f"out.{suffix}") == frame_count(source)
+
+
 @pytest.mark.parametrize(
     ("suffix", "words"),
     [
