@@ -49,6 +49,13 @@ _DECODING_TIMES_ALONE = ("avi", "asf", "mxf", "mxf_opatom", "mpeg", "vob", "svcd
 """Formats in which readers find no presentation times, or not of every frame: B-frames would come out of
 order."""
 
+_OLDER_THAN_HEVC = ("flv",)
+"""Formats that hold HEVC in a form which only the newest players show."""
+
+_GIF_CLOCK = Fraction(1, 100)
+_GIF_LEAST_STEP = 2
+"""Browsers and players show a frame of a GIF that is shorter than two hundredths of a second for ten."""
+
 _FIXED = {"gif": "gif", "apng": "apng", "webp": "libwebp_anim"}
 _IMAGES = {
     ".jpg": "mjpeg",
@@ -113,24 +120,7 @@ def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str 
         check_pix_fmt(options.pix_fmt, codec=name)
     pix_fmt, loss = (options.pix_fmt, PixFmtLoss.NONE) if options.pix_fmt else choose_pix_fmt(name, source)
     hdr = hdr10_of(track.first)
-    warnings = list(_loss_warnings(track, name, pix_fmt, loss))
-    if name == "libx264" and options.codec is None and options.pix_fmt is None and _is_rarely_played(pix_fmt):
-        warnings.append(
-            f"video {track.info.position}: some players and phones do not show H.264 in {pix_fmt}; "
-            "--pix-fmt yuv420p plays everywhere"
-        )
-    if name == "libx265" and options.codec is None:
-        warnings.append(
-            f"video {track.info.position}: becomes HEVC, which keeps what the source holds and takes several "
-            "times as long to encode as H.264 (--codec libx264)"
-        )
-    if name == "libvpx-vp9" and has_alpha(pix_fmt):
-        warnings.append(
-            f"video {track.info.position}: VP9 keeps transparency beside the picture: browsers show it, "
-            "FFmpeg's own decoder and many players do not (.mkv and .mov keep it in the picture)"
-        )
-    if hdr and name not in ("libx265", "libsvtav1"):
-        warnings.append(f"{name} cannot hold the HDR10 mastering data of the source: use --codec libx265")
+    warnings = [*_loss_warnings(track, name, pix_fmt, loss), *_codec_warnings(track, name, pix_fmt, options)]
     chosen = _chosen(options)
     encoding = dict(with_hdr10(name, encoder_options(name, options), hdr))
     if name in _LONG_GROUPS and "g" not in chosen:
@@ -154,8 +144,42 @@ def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str 
         options=tuple(sorted(encoding.items())),
         global_header=_wants_global_header(muxer),
         chosen=chosen,
+        least_step=_GIF_LEAST_STEP if name == "gif" else 1,
     )
     return Choice(tuple(_with_fallbacks(settings, options)), tuple(warnings))
+
+
+def _codec_warnings(track: VideoTrack, codec: str, pix_fmt: str, options: EncodeOptions) -> Iterator[str]:
+    """What the user should know of the codec itself."""
+    position, rate_fps = track.info.position, track.info.rate_fps or Fraction(0)
+    if (
+        codec == "libx264"
+        and options.codec is None
+        and options.pix_fmt is None
+        and _is_rarely_played(pix_fmt)
+    ):
+        yield (
+            f"video {position}: some players and phones do not show H.264 in {pix_fmt}; "
+            "--pix-fmt yuv420p plays everywhere"
+        )
+    if codec == "libx265" and options.codec is None:
+        yield (
+            f"video {position}: becomes HEVC, which keeps what the source holds and takes several "
+            "times as long to encode as H.264 (--codec libx264)"
+        )
+    if codec == "libvpx-vp9" and has_alpha(pix_fmt):
+        yield (
+            f"video {position}: VP9 keeps transparency beside the picture: browsers show it, "
+            "FFmpeg's own decoder and many players do not (.mkv and .mov keep it in the picture)"
+        )
+    slower = rate_fps * _GIF_CLOCK * _GIF_LEAST_STEP
+    if codec == "gif" and slower > 1:
+        yield (
+            f"gif shows at most 50 frames/s: video {position} plays {float(slower):.3g} times slower "
+            "(.apng, .webp and .mp4 keep its rate)"
+        )
+    if hdr10_of(track.first) and codec not in ("libx265", "libsvtav1"):
+        yield f"{codec} cannot hold the HDR10 mastering data of the source: use --codec libx265"
 
 
 def in_range(choice: Choice, muxer: str, options: Mapping[str, str], samples: Samples) -> Choice:
@@ -216,7 +240,8 @@ def default_codec(track: VideoTrack, muxer: str) -> str:
     if has_alpha(source) and muxer in ("matroska", "mov"):
         return "ffv1" if muxer == "matroska" else "prores_ks"
     deep = track.info.geometry.bits > 8 and not av.VideoFormat(source).is_rgb
-    if (track.info.codec == "hevc" or deep or hdr10_of(track.first)) and muxer_takes(muxer, "libx265"):
+    wants_hevc = track.info.codec == "hevc" or deep or hdr10_of(track.first) is not None
+    if wants_hevc and muxer not in _OLDER_THAN_HEVC and muxer_takes(muxer, "libx265"):
         return "libx265"
     if muxer_takes(muxer, "libx264"):
         return "libx264"
@@ -316,6 +341,8 @@ def _finer_chroma(settings: EncoderSettings) -> Iterator[str]:
 
 
 def _time_base(track: VideoTrack, muxer: str) -> Fraction:
+    if muxer == "gif":
+        return _GIF_CLOCK
     # These number their frames: the time base is the frame rate.
     if muxer in STEADY and track.info.rate_fps:
         return 1 / track.info.rate_fps

@@ -92,6 +92,7 @@ class EncoderSettings:
         global_header: Whether the container keeps the parameter sets.
         chosen: Names of those options that the user gave.
         turn: Filters every picture goes through first, from ``turning.turns``.
+        least_step: Least distance of two frames, in units of ``time_base``.
     """
 
     codec: str
@@ -106,6 +107,7 @@ class EncoderSettings:
     global_header: bool = True
     chosen: tuple[str, ...] = ()
     turn: tuple[str, ...] = ()
+    least_step: int = 1
 
 
 def check_encoder_options(options: EncodeOptions) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from time import perf_counter
 
 import av
@@ -81,7 +82,7 @@ class VideoEncoder:
         picture.time_base = self.settings.time_base
         picture.pts = pts
         if frame.time_base != self.settings.time_base:
-            picture.duration = round(duration * frame.time_base / self.settings.time_base)
+            picture.duration = self._duration(duration * frame.time_base)
         self._durations[pts] = picture.duration
         try:
             return self._encode(picture, frame)
@@ -106,9 +107,15 @@ class VideoEncoder:
             # Only where the encoder or container cannot hold the source's time base (said beforehand).
             pts = round(frame.pts * frame.time_base / self.settings.time_base)
             if self._last_pts is not None:
-                pts = max(pts, self._last_pts + 1)
+                pts = max(pts, self._last_pts + self.settings.least_step)
         self._last_pts = pts
         return pts
+
+    def _duration(self, duration_s: Fraction) -> int:
+        settings = self.settings
+        if settings.time_base == 1 / settings.rate_fps:
+            return 1  # Frames are numbered: one that reached over the next one's place would move it (Ogg).
+        return round(duration_s / settings.time_base)
 
     def _fit_size(self, picture: av.VideoFrame, frame: Frame) -> None:
         settings = self.settings

@@ -1,7 +1,7 @@
 """Kinds of sources times containers, read back by FFmpeg's own commands.
 
 ``python -m benchmarks robustness`` tries all of them; here every source goes into the three that most people
-use, and two sources go everywhere.
+use, two sources go everywhere, and pairs that were wrong once stay.
 """
 
 from __future__ import annotations
@@ -16,8 +16,17 @@ from tests.support.writing import same_luma, write_through
 
 USUAL = ("mp4", "mkv", "ts")
 EVERYWHERE = ("h264-aac.mp4", "h264-ac3-text.mkv")
+ONCE_WRONG = (
+    ("late.ts", "avi"),
+    ("late.ts", "flv"),
+    ("vfr.mp4", "avi"),
+    ("vfr.mp4", "ogv"),
+    ("ntsc.mp4", "gif"),
+    ("hevc10.mkv", "flv"),
+)
 PAIRS = [(source, suffix) for source in SOURCES for suffix in USUAL]
 PAIRS += [(source, suffix) for source in EVERYWHERE for suffix in CONTAINERS if suffix not in USUAL]
+PAIRS += ONCE_WRONG
 
 
 @pytest.fixture(scope="module")

@@ -235,6 +235,7 @@ def test_webm_keeps_alpha(tmp_path: Path) -> None:
         (Video(rotation=90), "avi", "rotation of the picture is lost"),
         (Video(sar=Fraction(4, 3)), "webm", "sample aspect ratio is lost"),
         (Video(), "gif", "palette of 256"),
+        (Video(rate=Fraction(60)), "gif", "plays 1.2 times slower"),
         (Video(pix_fmt="yuv444p"), "mp4", "--pix-fmt yuv420p plays everywhere"),
         (Video(pix_fmt="yuv420p10le"), "mp4", "takes several times as long"),
         (Video(codec="ffv1", pix_fmt="yuva420p"), "webm", "keeps transparency beside the picture"),
