@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -279,7 +280,13 @@ def _own_codec(muxer: str) -> str:
     if name in ("none", "png"):
         # Audio formats name PNG for their cover pictures.
         raise ConfigError(f"{muxer} holds no video; choose .mp4, .mkv, .mov or .webm")
-    return find_encoder(name).name
+    with contextlib.suppress(ConfigError):
+        return find_encoder(name).name
+    if muxer_takes(muxer, "libvpx"):
+        return "libvpx"  # Ogg's own is Theora, which many builds of FFmpeg cannot make.
+    raise ConfigError(
+        f"this FFmpeg has no encoder for {name}, which {muxer} wants; choose .mp4, .mkv, .mov or .webm"
+    )
 
 
 def _webm_codec(track: VideoTrack) -> str:

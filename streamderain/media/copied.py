@@ -24,8 +24,8 @@ _LOG = logging.getLogger(__name__)
 _GLOBAL_HEADER = 0x40
 """AVFMT_GLOBALHEADER: the format wants what all packets share in its own header."""
 
-_ONE_SOUND = ("flv",)
-"""Formats whose second stream of sound only the newest readers find."""
+ONE_OF_A_KIND = ("flv",)
+"""Formats whose second stream of video or sound only the newest readers find."""
 
 _EXTENDED = {"flv": ("ac3", "eac3", "opus", "flac")}
 """Codecs of sound that a format holds in a form of 2023 (enhanced RTMP), which older players do not hear."""
@@ -209,8 +209,12 @@ def choose_passengers(
     for stream in source.copied:
         if _is_remade(stream):
             continue
-        full = muxer in _ONE_SOUND and stream.type == "audio" and any(p.source.type == "audio" for p in taken)
-        guises = [] if full or _is_damaged(stream) else _guises(stream, muxer, source)
+        heard = stream.type == "audio" and any(one.source.type == "audio" for one in taken)
+        guises = (
+            []
+            if (heard and muxer in ONE_OF_A_KIND) or _is_damaged(stream)
+            else _guises(stream, muxer, source)
+        )
         passenger = next((p for p in guises if fits([*taken, p], muxer, video, options)), None)
         if passenger is None and _is_damaged(stream):
             warnings.append(f"the header of {describe(stream)} is damaged: it is left out")

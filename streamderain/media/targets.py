@@ -15,7 +15,15 @@ from av.stream import Disposition
 from streamderain.errors import ConfigError
 from streamderain.media.choice import STEADY, Choice, choose, image_codec, in_range
 from streamderain.media.codecs import EncoderSettings, settle
-from streamderain.media.copied import Passenger, choose_passengers, describe, first_packet, first_sounds
+from streamderain.media.copied import (
+    ONE_OF_A_KIND,
+    Passenger,
+    choose_passengers,
+    describe,
+    first_packet,
+    first_sounds,
+    fits,
+)
 from streamderain.media.encoder import VideoEncoder
 from streamderain.media.images import ImageSequence
 from streamderain.media.images_out import ImageOutlet
@@ -107,10 +115,7 @@ class _Opening:
 
     def add_images(self, target: Target, options: EncodeOptions) -> None:
         if len(self._source.tracks) > 1:
-            raise ConfigError(
-                f"{target.text}: images hold one video stream and {self._source.name} has "
-                f"{len(self._source.tracks)}; write to .mkv or .mp4"
-            )
+            raise self._too_many("images", target)
         info = self._source.tracks[0].info
         if target.kind == "still" and info.rate_fps is not None and info.frames != 1:
             raise ConfigError(
@@ -154,6 +159,8 @@ class _Opening:
         self._say(target, [warning for choice in choices for warning in choice.warnings])
         self._say_changes(target, choices, encoders)
         video = [encoder.stream for encoder in encoders]
+        if len(video) > 1 and not _holds_several(target.muxer, video, options):
+            raise self._too_many(target.muxer, target)
         passengers, missing = choose_passengers(self._source, target.muxer, video=video, options=options)
         self._say(target, missing)
         passengers = self._readable(target, passengers, encoders, options)
@@ -306,6 +313,13 @@ class _Opening:
                 )
                 self._say(target, [f"{target.muxer} begins all video at zero: {early}, the others in time"])
 
+    def _too_many(self, holder: str, target: Target) -> ConfigError:
+        count = len(self._source.tracks)
+        return ConfigError(
+            f"{target.text}: {holder} cannot hold the {count} video streams of {self._source.name}, "
+            "only one; write to .mkv or .mp4"
+        )
+
     def _has_cover(self) -> bool:
         return any(stream.disposition & Disposition.attached_pic for stream in self._source.copied)
 
@@ -370,6 +384,13 @@ class _Opening:
                     f"{info.position} are rounded to it (.mp4 and .mov keep them exactly)"
                 ],
             )
+
+
+def _holds_several(muxer: str, video: Sequence[av.VideoStream], options: dict[str, str]) -> bool:
+    """Whether a format takes all these video streams, or refuses even one: then its own error tells more."""
+    if muxer in ONE_OF_A_KIND:
+        return False
+    return fits([], muxer, video, options) or not fits([], muxer, video[:1], options)
 
 
 def _settled(target: Target, source: MediaSource) -> Target:

@@ -21,6 +21,7 @@ ONCE_WRONG = (
     ("late.ts", "flv"),
     ("vfr.mp4", "avi"),
     ("vfr.mp4", "ogv"),
+    ("vfr.mp4", "ogg"),
     ("ntsc.mp4", "gif"),
     ("hevc10.mkv", "flv"),
 )

@@ -211,6 +211,14 @@ def test_sound_cannot_be_the_target_of_a_video(tmp_path: Path, source: Path) -> 
     assert partials(tmp_path) == []
 
 
+@pytest.mark.parametrize("suffix", ["flv", "gif", "apng", "webp", "mxf", "png"])
+def test_two_videos_into_what_holds_one_are_refused(tmp_path: Path, suffix: str) -> None:
+    source = write(tmp_path / "in.mkv", Video(), Video(frames=8))
+    with pytest.raises(ConfigError, match=r"cannot hold the 2 video streams of in\.mkv, only one"):
+        write_through(source, tmp_path / f"out.{suffix}")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
 def test_a_second_target_that_fails_leaves_nothing_of_the_first(tmp_path: Path, source: Path) -> None:
     with pytest.raises(ConfigError, match="cannot hold"):
         write_through(source, tmp_path / "out.mkv", tmp_path / "out.webm", codec="libx264")
