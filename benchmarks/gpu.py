@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from benchmarks.results_file import json_option, report
 from streamderain.errors import EngineUnavailable
 from streamderain.frame import Geometry
-from streamderain.measure.machine import spread
 from streamderain.measure.scene import rainy_scene
-from streamderain.measure.usage import Usage
-from streamderain.models import load_model
+from streamderain.measure.tables import spread
 from streamderain.options import EngineOptions
 from streamderain.runtime.base import EndOfSession, Engine, SessionOptions
 from streamderain.runtime.registry import open_engine
+from streamderain.system.usage import Usage
 from streamderain.trace import Trace
 
 SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080), "2160p": (3840, 2160)}
@@ -61,8 +60,8 @@ def gpu(
         geometry = Geometry(width, height)
         truth = _derained(model, "cpu", "f32", geometry, scene)
         for precision in ("f32", "bf16"):
-            options = EngineOptions(device=device, precision=precision)
-            with open_engine("torch", model=load_model(model), options=options) as engine:
+            options = EngineOptions(model=model, engine="torch", device=device, precision=precision)
+            with open_engine(options) as engine:
                 off = _off_by(_session(engine, geometry, scene, len(scene), 2)[0], truth)
                 for depth in slots:
                     _session(engine, geometry, scene, _SCENE_FRAMES, depth)  # warm-up
@@ -127,8 +126,8 @@ def _session(
 def _derained(
     model: str, device: str, precision: str, geometry: Geometry, scene: list[NDArray[np.uint8]]
 ) -> list[NDArray[np.uint8]]:
-    options = EngineOptions(device=device, precision=precision)
-    with open_engine("torch", model=load_model(model), options=options) as engine:
+    options = EngineOptions(model=model, engine="torch", device=device, precision=precision)
+    with open_engine(options) as engine:
         return _session(engine, geometry, scene, len(scene), 2)[0]
 
 

@@ -29,21 +29,22 @@ import openvino as ov
 
 from benchmarks.results_file import FOLDER
 from streamderain.frame import Frame, Geometry
-from streamderain.job import Job
-from streamderain.measure.machine import Spread, machine, processor, spread
+from streamderain.jobs.job import Job
 from streamderain.measure.metrics import ssim
 from streamderain.measure.rain import known_rain
 from streamderain.measure.scene import rainy_scene, write_scene
+from streamderain.measure.tables import Spread, spread
 from streamderain.media.folder import find_sources
-from streamderain.media.source import open_source
+from streamderain.media.source import FileSource
 from streamderain.media.targets import open_outputs
 from streamderain.models import load_model
 from streamderain.nets.families import load_core
 from streamderain.nets.fast import multiply_accumulates
-from streamderain.options import EncodeOptions, ReadOptions, RunOptions
+from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions
 from streamderain.pipeline.inline import InlineSession
 from streamderain.runtime.blocks import from_blocks, padded, to_blocks
 from streamderain.runtime.registry import open_engine
+from streamderain.system.machine import machine, processor
 
 BASELINE = FOLDER / "guard.json"
 
@@ -236,7 +237,7 @@ def _counted(folder: Path) -> dict[str, Work]:
 
 
 def _decode(clip: Path) -> None:
-    source = open_source(str(clip), ReadOptions())
+    source = FileSource(str(clip), ReadOptions())
     for _ in source.frames(lambda packet: None):
         pass
     source.close()
@@ -275,7 +276,7 @@ def _bare_sums(plain: np.ndarray[Any, Any], room: np.ndarray[Any, Any]) -> None:
 def _network(cleanup: ExitStack) -> tuple[Work, Work]:
     """The session beside the core it is built around, on one thread each."""
     model = load_model("dcd-lite")
-    engine = cleanup.enter_context(open_engine("openvino", model=model))
+    engine = cleanup.enter_context(open_engine(EngineOptions(engine="openvino")))
     frames = list(rainy_scene(width=_WIDTH, height=_HEIGHT, frames=12))
 
     def ours() -> None:
@@ -309,8 +310,8 @@ def _network_gmac() -> float:
 
 
 def _session(clip: Path) -> None:
-    source = open_source(str(clip), ReadOptions())
-    engine = open_engine("identity", model=load_model("dcd-lite"))
+    source = FileSource(str(clip), ReadOptions())
+    engine = open_engine(EngineOptions(engine="identity"))
     with InlineSession(engine, source.streams[0].geometry, 1.0) as session:
         for frame in source.frames(lambda packet: None):
             list(session.push(frame.planes, None))
@@ -319,7 +320,7 @@ def _session(clip: Path) -> None:
 
 
 def _encode(clip: Path, folder: Path) -> None:
-    source = open_source(str(clip), ReadOptions())
+    source = FileSource(str(clip), ReadOptions())
     (output, *_), _ = open_outputs(source, [str(folder / "o.mp4")], EncodeOptions(overwrite=True))
     encoder, outlet = output.encoders[0], output.outlets[0]
     for frame in _decoded(source):
@@ -348,8 +349,8 @@ def _bare_encode(clip: Path, folder: Path) -> None:
 def _run(clip: Path, folder: Path) -> None:
     options = RunOptions(encode=EncodeOptions(overwrite=True))
     spec = find_sources(str(clip), options.read)[0]
-    with open_engine("identity", model=load_model("dcd-lite")) as engine:
-        job = Job(spec, [str(folder / "r.mp4")], options=options, engine=engine, reason="guard")
+    with open_engine(EngineOptions(engine="identity")) as engine:
+        job = Job(spec, [str(folder / "r.mp4")], options=options, engine=engine)
         job.run(lambda event: None, threading.Event())
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from streamderain.errors import ConfigError
-from streamderain.measure.machine import machine
 from streamderain.system.files import is_text
+from streamderain.system.machine import machine
 
 FOLDER = Path(__file__).parent / "results"
 

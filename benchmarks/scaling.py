@@ -20,9 +20,9 @@ import psutil
 
 from benchmarks.results_file import json_option, report
 from streamderain.measure.bench import take_turns
-from streamderain.measure.machine import spread
 from streamderain.measure.scene import RATE_FPS, write_scene
 from streamderain.measure.summary import result_json
+from streamderain.measure.tables import spread
 from streamderain.measure.trial import Setup
 from streamderain.options import RunOptions
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from benchmarks.results_file import json_option, report
-from streamderain.measure.machine import spread
+from streamderain.measure.tables import spread
 
 DEMO = Path(__file__).parent.parent / "streamderain" / "assets" / "demo.mp4"
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.results_file import json_option, report
-from streamderain.measure.machine import spread
+from streamderain.measure.tables import spread
 from trainer.config import TrainConfig, load_config
 from trainer.devices import open_fabric
 from trainer.feed import feed

@@ -24,13 +24,12 @@ from streamderain.errors import (
     StreamderainError,
 )
 from streamderain.events import Complete, Event, Failed, Observer, Progress, Skipped
-from streamderain.job import Job
+from streamderain.jobs.job import Job
+from streamderain.jobs.plan import Plan, Planned, plan_run
 from streamderain.media.folder import find_sources
-from streamderain.models import load_model
 from streamderain.options import RunOptions
-from streamderain.plan import Plan, Planned, plan_run
 from streamderain.runtime.base import Engine
-from streamderain.runtime.registry import choose_engine, open_engine
+from streamderain.runtime.registry import open_engine
 
 FileResult = Complete | Failed | Skipped
 
@@ -140,14 +139,11 @@ def run(
         raise ConfigError("a source is empty; was it an empty variable of the shell?")
     names = [_text(target) for target in targets]
     specs = find_sources(sources[0] if len(sources) == 1 else sources, options.read)
-    name, reason = choose_engine(options.engine.engine)
-    model = load_model(options.engine.model)
     plan = plan_run(sources, specs, names, options)
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(plan.remove_empty_folders)
-        engine = cleanup.enter_context(open_engine(name, model=model, options=options.engine))
-        running = _Running(plan, options, engine, reason, observer or (lambda event: None), stop)
-        return running.run()
+        engine = cleanup.enter_context(open_engine(options.engine))
+        return _Running(plan, options, engine, observer or (lambda event: None), stop).run()
 
 
 def _text(path: str | Path) -> str:
@@ -160,15 +156,9 @@ class _Running:
     """Works through a plan."""
 
     def __init__(
-        self,
-        plan: Plan,
-        options: RunOptions,
-        engine: Engine,
-        reason: str,
-        tell: Observer,
-        stop: threading.Event,
+        self, plan: Plan, options: RunOptions, engine: Engine, tell: Observer, stop: threading.Event
     ) -> None:
-        self._plan, self._options, self._engine, self._reason = plan, options, engine, reason
+        self._plan, self._options, self._engine = plan, options, engine
         self._tell, self._stop = tell, stop
         self._files: list[FileResult] = []
         self._sizes = [planned.spec.size_bytes if planned.targets else 0 for planned in plan.files]
@@ -191,7 +181,6 @@ class _Running:
             planned.targets,
             options=self._options,
             engine=self._engine,
-            reason=self._reason,
             number=position + 1,
             files=len(self._plan.files),
             notes=self._plan.notes if position == 0 else (),

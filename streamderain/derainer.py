@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamderain.closable import Closable
 from streamderain.errors import ConfigError
 from streamderain.frame import Frame, Geometry, Planes
-from streamderain.media.folder import find_sources, open_spec
+from streamderain.media.folder import find_sources, open_source
 from streamderain.media.picture import rgb_array
-from streamderain.models import load_model
 from streamderain.options import EngineOptions, RunOptions
 from streamderain.pipeline.cuts import lead_of
 from streamderain.pipeline.inline import InlineSession
-from streamderain.runtime.base import Closable
 from streamderain.runtime.registry import open_engine
 
 Image = NDArray[Any]
@@ -49,9 +48,7 @@ class Derainer(Closable):
         self._options = EngineOptions() if options is None else options
         if not isinstance(self._options, EngineOptions):
             raise ConfigError(f"options must be EngineOptions, not {type(options).__name__}")
-        self._engine = open_engine(
-            self._options.engine, model=load_model(self._options.model), options=self._options
-        )
+        self._engine = open_engine(self._options)
 
     def image(self, image: Image) -> Image:
         """Derains one image by itself.
@@ -143,13 +140,9 @@ def frames(source: str | Path, options: RunOptions | None = None) -> Iterator[De
     specs = find_sources(str(source), options.read)
     if len(specs) > 1:
         raise ConfigError(f"{source} holds {len(specs)} files; walk over them one by one")
-    model = load_model(options.engine.model)
     with ExitStack() as cleanup:
-        opened = open_spec(specs[0], options.read, lead_of(model))
-        cleanup.callback(opened.close)
-        engine = cleanup.enter_context(
-            open_engine(options.engine.engine, model=model, options=options.engine)
-        )
+        engine = cleanup.enter_context(open_engine(options.engine))
+        opened = cleanup.enter_context(open_source(specs[0], options.read, lead_of(engine.model)))
         lanes = [
             cleanup.enter_context(InlineSession(engine, stream.geometry, options.engine.strength))
             for stream in opened.streams

@@ -16,6 +16,17 @@ from numpy.typing import NDArray
 Chroma = Literal["420", "422", "444", "440", "411", "410", "gray", "rgb"]
 Range = Literal["limited", "full"]
 
+_CHROMA_STEPS: dict[Chroma, tuple[int, int]] = {
+    "420": (2, 2),
+    "422": (2, 1),
+    "444": (1, 1),
+    "440": (1, 2),
+    "411": (4, 1),
+    "410": (4, 4),
+    "rgb": (1, 1),
+}
+"""Luma samples per sample of the second and third component, across and down."""
+
 Plane = NDArray[Any]
 """One component, (height, width), ``uint8`` where bits are 8, else ``uint16`` in either byte order."""
 
@@ -54,6 +65,21 @@ class Geometry:
     def is_rgb(self) -> bool:
         """Whether the planes are R, G, B rather than luma first."""
         return self.chroma == "rgb"
+
+    @property
+    def luma_planes(self) -> int:
+        """How many of the first planes make up the luma: the luma plane alone, or R, G and B."""
+        return 3 if self.is_rgb else 1
+
+    @property
+    def plane_shapes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of every colour component."""
+        whole = (self.height, self.width)
+        if self.chroma == "gray":
+            return (whole,)
+        across, down = _CHROMA_STEPS[self.chroma]
+        chroma = (-(-self.height // down), -(-self.width // across))
+        return (whole, chroma, chroma)
 
 
 @dataclass(frozen=True, slots=True)

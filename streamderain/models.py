@@ -136,10 +136,6 @@ class ModelCard:
         return self.files["weights"].sha256
 
 
-def _file(folder: Path, row: Mapping[str, Any]) -> ModelFile:
-    return ModelFile(folder / row["path"], row["sha256"])
-
-
 def _score(row: Mapping[str, Any]) -> Score:
     nothing = row.get("do_nothing")
     return Score(

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from streamderain.errors import StreamderainError
-from streamderain.system import children
+from streamderain.system.process import die_with_parent
 
 B = TypeVar("B")
 B_co = TypeVar("B_co", covariant=True)
@@ -110,7 +110,7 @@ class _Parts(Dataset[B], Generic[B]):
 
 
 def _quiet_worker(parent_pid: int, _: int) -> None:
-    children.die_with_parent(parent_pid)
+    die_with_parent(parent_pid)
     # Ctrl-C reaches every process of the terminal; the run ends its workers itself, after its last step.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

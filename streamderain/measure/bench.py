@@ -15,8 +15,6 @@ from typing import Any, Literal
 import psutil
 
 from streamderain.errors import ConfigError
-from streamderain.measure.isolated import Isolated
-from streamderain.measure.machine import Spread, machine, spread
 from streamderain.measure.metrics import Pooled, pool
 from streamderain.measure.quality import (
     METRICS,
@@ -27,9 +25,12 @@ from streamderain.measure.quality import (
     require_same_size,
 )
 from streamderain.measure.scene import write_scene
+from streamderain.measure.tables import Spread, spread
 from streamderain.measure.trial import STAGES, Opened, Repeat, Setup, StageCost, stage_trial, whole_trial
-from streamderain.media.folder import SourceSpec, find_sources, open_spec
+from streamderain.media.folder import SourceSpec, find_sources, open_source
 from streamderain.options import EngineOptions, ReadOptions, RunOptions
+from streamderain.system.machine import machine
+from streamderain.system.process import Isolated
 
 SCENES = {
     "480p": (854, 480, 150),
@@ -196,9 +197,8 @@ def _check_reference(options: BenchOptions) -> None:
     names, sizes = [], []
     for clip in (options.source, options.reference):
         spec = _only(clip, options.run.read)
-        source = open_spec(spec, options.run.read)
-        geometry = source.streams[0].geometry
-        source.close()
+        with open_source(spec, options.run.read) as source:
+            geometry = source.streams[0].geometry
         names.append(spec.name)
         sizes.append((geometry.width, geometry.height))
     require_same_size(sizes[0], sizes[1], names=(names[0], names[1]))

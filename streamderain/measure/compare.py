@@ -30,7 +30,7 @@ from streamderain.measure.quality import (
 )
 from streamderain.measure.tables import Rows, Table
 from streamderain.media.clip import ClipWriter
-from streamderain.media.folder import SourceSpec, find_sources, open_spec
+from streamderain.media.folder import SourceSpec, find_sources, open_source
 from streamderain.options import ReadOptions
 
 Layout = Literal["side", "wipe", "stack"]
@@ -187,12 +187,9 @@ def _distinct(names: list[str]) -> tuple[str, ...]:
 
 def _format(spec: SourceSpec, read: ReadOptions) -> tuple[Fraction, int]:
     """Frames per second and longest side of a clip."""
-    source = open_spec(spec, read)
-    try:
+    with open_source(spec, read) as source:
         stream = source.streams[0]
         return stream.rate_fps or _STILL_FPS, max(stream.geometry.width, stream.geometry.height)
-    finally:
-        source.close()
 
 
 def _smaller(picture: Rgb, factor: int) -> Rgb:

@@ -23,9 +23,6 @@ from numpy.typing import NDArray
 from streamderain import __version__
 from streamderain.errors import EngineError, EngineUnavailable, ModelError, StreamderainError
 from streamderain.frame import Geometry
-from streamderain.measure.gpu import gpus
-from streamderain.measure.isolated import Crashed, isolated
-from streamderain.measure.machine import processor, version
 from streamderain.measure.metrics import psnr
 from streamderain.measure.rain import RainParameters, RainSequence
 from streamderain.media.probing import decoders, encoder_fault, ffmpeg_version
@@ -33,7 +30,10 @@ from streamderain.models import ModelCard, list_models, load_model
 from streamderain.options import EngineOptions
 from streamderain.pipeline.inline import InlineSession
 from streamderain.runtime.registry import AUTO_ORDER, ENGINES, open_engine
+from streamderain.system.gpu import gpus
 from streamderain.system.installing import reinstall_command
+from streamderain.system.machine import processor, version
+from streamderain.system.process import Crashed, isolated
 
 Status = Literal["ok", "missing", "broken"]
 
@@ -205,10 +205,10 @@ def try_engine(name: str, precision: str) -> Iterator[str]:
         EngineError: It does not work, or what comes out is no picture.
     """
     started = time.perf_counter()
-    options = EngineOptions(engine=name, precision=precision)
+    options = EngineOptions(model=_MODEL, engine=name, precision=precision)
     dry, rainy = _tiny_clip()
     with (
-        open_engine(name, model=load_model(_MODEL), options=options) as engine,
+        open_engine(options) as engine,
         InlineSession(engine, _TINY, 1.0) as session,
     ):
         compiled_s = time.perf_counter() - started

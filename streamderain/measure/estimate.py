@@ -13,15 +13,14 @@ from fractions import Fraction
 from pathlib import Path
 
 from streamderain.errors import ConfigError
-from streamderain.job import Job
-from streamderain.measure.isolated import Isolated
-from streamderain.measure.usage import Usage
+from streamderain.jobs.job import Job
 from streamderain.media.choice import gop_size
-from streamderain.media.folder import SourceSpec, find_sources, open_spec
+from streamderain.media.folder import SourceSpec, find_sources, open_source
 from streamderain.media.probing import Packets, packets_of
-from streamderain.models import load_model
 from streamderain.options import RunOptions
-from streamderain.runtime.registry import choose_engine, open_engine
+from streamderain.runtime.registry import open_engine
+from streamderain.system.process import Isolated
+from streamderain.system.usage import Usage
 
 SPOTS = 5
 """Pieces, spread evenly."""
@@ -178,11 +177,8 @@ def _measured(
 
 def _extent(spec: SourceSpec, options: RunOptions) -> tuple[int, float]:
     """Frames of all video streams, and the length in seconds, of what -ss and -t leave."""
-    source = open_spec(spec, options.read)
-    try:
+    with open_source(spec, options.read) as source:
         streams = source.streams
-    finally:
-        source.close()
     rate, length_s = streams[0].rate_fps, options.read.duration_s
     if rate is None:
         raise ConfigError(f"{spec.name} is a single picture; deraining it takes no longer than an estimate")
@@ -202,9 +198,8 @@ def _pieces(
     spec: SourceSpec, options: RunOptions, starts_s: list[float], length_s: float
 ) -> Iterator[str | Piece]:
     """Runs in a process of its own; says first what computes."""
-    name, reason = choose_engine(options.engine.engine)
     with (
-        open_engine(name, model=load_model(options.engine.model), options=options.engine) as engine,
+        open_engine(options.engine) as engine,
         tempfile.TemporaryDirectory(prefix="streamderain-estimate-") as folder,
     ):
         yield f"{engine.name} {engine.precision} on {engine.device}"
@@ -212,7 +207,7 @@ def _pieces(
             target = Path(folder) / f"{number}.mkv"
             read = replace(options.read, start_s=options.read.start_s + start_s, duration_s=length_s)
             cut = replace(options, read=read)
-            job = Job(spec, [str(target)], options=cut, engine=engine, reason=reason)
+            job = Job(spec, [str(target)], options=cut, engine=engine)
             yield _piece(job, target, length_s)
 
 

@@ -21,9 +21,8 @@ from streamderain.frame import Frame, Geometry, Planes
 from streamderain.measure.flow import block_flow
 from streamderain.measure.metrics import matlab_luma, psnr, ssim, warping_error
 from streamderain.measure.rain import RainSequence, known_rain
-from streamderain.media.folder import SourceSpec, open_spec
+from streamderain.media.folder import SourceSpec, open_source
 from streamderain.media.picture import rgb_array
-from streamderain.models import load_model
 from streamderain.options import EngineOptions, ReadOptions
 from streamderain.pipeline.cuts import lead_of
 from streamderain.pipeline.inline import InlineSession
@@ -199,9 +198,7 @@ def pictures(spec: SourceSpec, read: ReadOptions, *, upright: bool = False) -> I
     Raises:
         StreamderainError: It cannot be read.
     """
-    with ExitStack() as cleanup:
-        source = open_spec(spec, read)
-        cleanup.callback(source.close)
+    with open_source(spec, read) as source:
         for frame in source.frames(lambda packet: None):
             if frame.stream == 0 and frame.emit:
                 quarters = round(frame.picture.rotation / 90) if upright else 0
@@ -375,11 +372,9 @@ def _walk(
 ) -> Iterator[tuple[Frame, Rgb, Rgb, Rgb]]:
     """Yields every frame of the first video stream, as it is, as it is derained, and derained."""
     with ExitStack() as cleanup:
-        model = load_model(options.model)
-        source = open_spec(spec, read, lead_of(model))
-        cleanup.callback(source.close)
+        engine = cleanup.enter_context(open_engine(options))
+        source = cleanup.enter_context(open_source(spec, read, lead_of(engine.model)))
         geometry = source.streams[0].geometry
-        engine = cleanup.enter_context(open_engine(options.engine, model=model, options=options))
         session = cleanup.enter_context(InlineSession(engine, geometry, options.strength))
         sky = known_rain(geometry.width, geometry.height) if rain else None
         for frame in source.frames(lambda packet: None):
@@ -399,10 +394,11 @@ def _pictures(frame: Frame, wet: Planes | None, derained: Planes) -> tuple[Frame
 
 
 def _rained(planes: Planes, sky: RainSequence, index: int, geometry: Geometry) -> Planes:
-    """The components that rain changes, with rain: luma, or R, G and B."""
-    count = 3 if geometry.is_rgb else 1
+    """The planes with rain, which changes luma, or R, G and B."""
+    count = geometry.luma_planes
     codes = [(plane >> geometry.shift).astype(geometry.dtype) for plane in planes[:count]]
     picture: Any = np.stack(codes, axis=-1) if geometry.is_rgb else codes[0]
     wet = sky.apply_to_codes(picture, index, bits=geometry.bits, full_range=geometry.range == "full")
     components = [wet[..., c] for c in range(3)] if geometry.is_rgb else [wet]
-    return tuple((component << geometry.shift).astype(geometry.dtype) for component in components)
+    rained = ((component << geometry.shift).astype(geometry.dtype) for component in components)
+    return (*rained, *planes[count:])

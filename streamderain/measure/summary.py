@@ -7,9 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from streamderain.measure.bench import Bench, Result, flicker, pooled
-from streamderain.measure.machine import Spread
 from streamderain.measure.quality import METRIC_NAMES, METRICS, Quality, finite
-from streamderain.measure.tables import Rows, Table, markdown_table, spread_text
+from streamderain.measure.tables import Rows, Spread, Table, markdown_table, spread_text
 from streamderain.measure.trial import STAGES
 
 _MB = 1e6

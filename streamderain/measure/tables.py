@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from streamderain.measure.machine import Spread
 
 Rows = list[tuple[str, ...]]
 
@@ -33,6 +33,32 @@ def markdown_table(table: Table) -> str:
     cells = [table.header, ("---",) * len(table.header), *table.rows]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
     return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Several measurements of one thing.
+
+    Attributes:
+        median: The middle one.
+        min: The least.
+        max: The most.
+    """
+
+    median: float
+    min: float
+    max: float
+
+
+def spread(values: Sequence[float], *, digits: int = 3) -> Spread:
+    """Median, least and most of several measurements.
+
+    Raises:
+        ValueError: No values.
+    """
+    return Spread(
+        round(statistics.median(values), digits), round(min(values), digits), round(max(values), digits)
+    )
 
 
 def spread_text(value: Spread, digits: int = 1) -> str:

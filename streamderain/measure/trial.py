@@ -18,15 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from streamderain.frame import Frame
-from streamderain.job import Job
-from streamderain.measure.gpu import GpuUse
-from streamderain.measure.usage import Usage
-from streamderain.media.folder import SourceSpec, find_sources, open_spec
+from streamderain.jobs.job import Job
+from streamderain.media.folder import SourceSpec, find_sources, open_source
 from streamderain.media.targets import open_outputs
-from streamderain.models import load_model
 from streamderain.options import ReadOptions, RunOptions
 from streamderain.runtime.base import EndOfSession, Engine, SessionOptions
-from streamderain.runtime.registry import choose_engine, open_engine
+from streamderain.runtime.registry import open_engine
+from streamderain.system.gpu import GpuUse
+from streamderain.system.usage import Usage
 from streamderain.trace import Trace
 
 STAGES = ("decode", "copy", "network", "write-back", "encode")
@@ -155,10 +154,9 @@ def whole_trial(setup: Setup) -> Iterator[Opened | Repeat]:
     """
     began = time.perf_counter()
     with _ready(setup) as (spec, engine, target):
-        _, reason = choose_engine(setup.options.engine.engine)
-        yield _opened(spec, setup.options.read, engine, reason, began)
+        yield _opened(spec, setup.options.read, engine, began)
         while True:
-            yield _whole(spec, target, engine, setup, reason)
+            yield _whole(spec, target, engine, setup)
 
 
 def stage_trial(setup: Setup) -> Iterator[dict[str, StageCost]]:
@@ -171,7 +169,7 @@ def stage_trial(setup: Setup) -> Iterator[dict[str, StageCost]]:
             decode = _decode(spec, setup.options.read)
             frames = _some_frames(spec, setup.options.read)
             computed = _computed(frames, spec, engine, setup)
-            yield {"decode": decode, **computed, **_encoded(frames, spec, target, setup)}
+            yield {"decode": decode, **computed, **_encoded(frames, spec, target, engine, setup)}
 
 
 @contextmanager
@@ -179,9 +177,8 @@ def _ready(setup: Setup) -> Iterator[tuple[SourceSpec, Engine, Path]]:
     """Yields the source, the open engine, and a place for the result."""
     options = setup.options
     spec = find_sources(setup.source, options.read)[0]
-    model = load_model(options.engine.model)
     with (
-        open_engine(options.engine.engine, model=model, options=options.engine) as engine,
+        open_engine(options.engine) as engine,
         tempfile.TemporaryDirectory(prefix="streamderain-bench-") as folder,
     ):
         yield spec, engine, Path(folder) / TARGET_NAME
@@ -199,14 +196,13 @@ def percentiles(seconds: Sequence[float]) -> Percentiles:
     return Percentiles(p50, p95, p99)
 
 
-def _opened(spec: SourceSpec, read: ReadOptions, engine: Engine, reason: str, began: float) -> Opened:
-    source = open_spec(spec, read)
-    try:
+def _opened(spec: SourceSpec, read: ReadOptions, engine: Engine, began: float) -> Opened:
+    with open_source(spec, read) as source:
         stream = source.streams[0]
         engine.session(stream.geometry).close()
         return Opened(
             engine=engine.name,
-            engine_reason=reason,
+            engine_reason=engine.reason,
             device=engine.device,
             precision=engine.precision,
             model=engine.model.name,
@@ -220,11 +216,9 @@ def _opened(spec: SourceSpec, read: ReadOptions, engine: Engine, reason: str, be
             streams=len(source.streams),
             engine_opens_s=time.perf_counter() - began,
         )
-    finally:
-        source.close()
 
 
-def _whole(spec: SourceSpec, target: Path, engine: Engine, setup: Setup, reason: str) -> Repeat:
+def _whole(spec: SourceSpec, target: Path, engine: Engine, setup: Setup) -> Repeat:
     """The whole way, as `run` does it."""
     trace = Trace()
     job = Job(
@@ -232,7 +226,6 @@ def _whole(spec: SourceSpec, target: Path, engine: Engine, setup: Setup, reason:
         [str(target)],
         options=setup.options,
         engine=engine,
-        reason=reason,
         slots=setup.slots,
         trace=trace,
     )
@@ -252,42 +245,34 @@ def _whole(spec: SourceSpec, target: Path, engine: Engine, setup: Setup, reason:
 
 
 def _decode(spec: SourceSpec, read: ReadOptions) -> StageCost:
-    source = open_spec(spec, read)
     seconds: list[float] = []
-    try:
-        with Usage() as usage:
+    with open_source(spec, read) as source, Usage() as usage:
+        asked = time.perf_counter()
+        for _ in source.frames(lambda packet: None):
+            seconds.append(time.perf_counter() - asked)
             asked = time.perf_counter()
-            for _ in source.frames(lambda packet: None):
-                seconds.append(time.perf_counter() - asked)
-                asked = time.perf_counter()
-    finally:
-        source.close()
     return StageCost(len(seconds) / usage.wall_s, 1000 * usage.cpu_s / len(seconds), percentiles(seconds))
 
 
 def _some_frames(spec: SourceSpec, read: ReadOptions) -> list[Frame]:
     """Frames for the other stages to work on. The decoder is not timed here: keeping them slows it down."""
-    source = open_spec(spec, read)
     kept: list[Frame] = []
     room = _KEPT_BYTES
-    try:
+    with open_source(spec, read) as source:
         for frame in source.frames(lambda packet: None):
             if frame.stream == 0 and frame.emit:
                 kept.append(frame)
                 room -= sum(plane.nbytes for plane in frame.planes)
             if room <= 0:
                 break
-    finally:
-        source.close()
     return kept
 
 
 def _computed(frames: list[Frame], spec: SourceSpec, engine: Engine, setup: Setup) -> dict[str, StageCost]:
     """Copies to and from the session, and the network, which computes several frames at a time."""
     trace = Trace()
-    source = open_spec(spec, setup.options.read)
-    geometry = source.streams[0].geometry
-    source.close()
+    with open_source(spec, setup.options.read) as source:
+        geometry = source.streams[0].geometry
     options = SessionOptions(depth=setup.slots, strength=setup.options.engine.strength, trace=trace)
     with engine.session(geometry, options) as session:
 
@@ -313,15 +298,16 @@ def _computed(frames: list[Frame], spec: SourceSpec, engine: Engine, setup: Setu
     }
 
 
-def _encoded(frames: list[Frame], spec: SourceSpec, target: Path, setup: Setup) -> dict[str, StageCost]:
+def _encoded(
+    frames: list[Frame], spec: SourceSpec, target: Path, engine: Engine, setup: Setup
+) -> dict[str, StageCost]:
     """Writing planes back, and the encoder with its container. The frames are used up."""
-    source = open_spec(spec, setup.options.read)
     trace, seconds = Trace(), []
-    try:
-        (output, *_), _ = open_outputs(source, [str(target)], setup.options.encode)
+    with open_source(spec, setup.options.read) as source:
+        with engine.session(source.streams[0].geometry) as session:
+            count = session.components
+        (output, *_), _ = open_outputs(source, [str(target)], setup.options.encode, trace=trace)
         encoder, outlet = output.encoders[0], output.outlets[0]
-        encoder.trace = trace
-        count = 3 if source.streams[0].geometry.is_rgb else 1
         derained = [(frame, tuple(plane.copy() for plane in frame.planes[:count])) for frame in frames]
         with Usage() as usage:
             for frame, planes in derained:
@@ -331,8 +317,6 @@ def _encoded(frames: list[Frame], spec: SourceSpec, target: Path, setup: Setup) 
             outlet.mux(encoder.flush())
         outlet.abort()
         encoder.close()
-    finally:
-        source.close()
     back = trace.seconds["write-back"]
     back_ms = 1000 * sum(back) / len(back)
     encode = [whole - part for whole, part in zip(seconds, back, strict=True)]

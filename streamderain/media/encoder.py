@@ -30,18 +30,22 @@ class VideoEncoder:
         settings: What it was opened with.
         follow_size: Open a new encoder where the size of the frames changes (images) instead of refusing.
         name: What is encoded, for messages.
-
-    Attributes:
-        trace: Receives how long it takes to write planes back; may be set before the first frame.
+        trace: Receives how long it takes to write planes back.
     """
 
     def __init__(
-        self, stream: av.VideoStream, settings: EncoderSettings, *, name: str, follow_size: bool = False
+        self,
+        stream: av.VideoStream,
+        settings: EncoderSettings,
+        *,
+        name: str,
+        follow_size: bool = False,
+        trace: Trace | None = None,
     ) -> None:
         self.stream = stream
         self.settings = settings
         self.listeners: list[Callable[[int], None]] = []
-        self.trace: Trace | None = None
+        self._trace = trace
         self._name = name
         self._follow_size = follow_size
         self._reformatter = VideoReformatter()
@@ -69,8 +73,8 @@ class VideoEncoder:
             started = perf_counter()
             picture.make_writable()
             write_planes(picture, planes)
-            if self.trace is not None:
-                self.trace.add("write-back", perf_counter() - started)
+            if self._trace is not None:
+                self._trace.add("write-back", perf_counter() - started)
         pts = self._place(frame)
         for listener in self.listeners:
             listener(pts)

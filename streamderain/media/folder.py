@@ -15,7 +15,7 @@ from streamderain.addresses import HIDDEN, STANDARD_INPUT, display_name, is_addr
 from streamderain.errors import OpenError
 from streamderain.frame import NO_LEAD, Lead
 from streamderain.media.images import ImageSequence, size_of
-from streamderain.media.source import FileSource, open_source
+from streamderain.media.source import FileSource
 from streamderain.options import ReadOptions
 
 _IMAGES = ".png .jpg .jpeg .jpe .tif .tiff .bmp .webp .jp2 .j2k .exr .dpx .tga .ppm .pgm .pbm .pnm .sgi .avif"
@@ -96,19 +96,26 @@ def find_sources(source: str | Sequence[str], options: ReadOptions) -> list[Sour
     return [_single(path)]
 
 
-def open_spec(
+def open_source(
     spec: SourceSpec, options: ReadOptions, lead: Lead = NO_LEAD, stop: threading.Event | None = None
 ) -> FileSource | ImageSequence:
-    """Opens what ``find_sources`` found; see ``open_source``.
+    """Open what ``find_sources`` found.
+
+    Args:
+        spec: What is opened.
+        options: What is read of it.
+        lead: How many frames around a piece (``-ss``, ``-t``) are read as well, marked as not to be written.
+        stop: Once it is set, a pipe ends, also while it is being opened.
 
     Raises:
-        OpenError: See ``open_source``.
-        DecodeError: See ``open_source``.
-        UnsupportedFormat: See ``open_source``.
+        OpenError: Not there, not readable, or nothing with video in it.
+        DecodeError: It has video, but no picture of it can be decoded.
+        UnsupportedFormat: Interlaced without ``deinterlace``, encrypted, or pictures of an unknown kind.
+        ConfigError: The clip begins behind the end.
     """
     if spec.kind == "sequence":
         return ImageSequence(spec.paths, name=spec.name, options=options, lead=lead)
-    return open_source(spec.address or str(spec.paths[0]), options, lead, stop)
+    return FileSource(spec.address or str(spec.paths[0]), options, lead, stop)
 
 
 def natural_key(path: Path) -> tuple[object, ...]:

@@ -14,6 +14,7 @@ import av
 from av.codec.context import CodecContext
 from av.container import InputContainer
 
+from streamderain.closable import Closable
 from streamderain.errors import ConfigError, DecodeError, OpenError
 from streamderain.frame import NO_LEAD, Frame, Lead, StreamInfo
 from streamderain.media.damage import Damage
@@ -57,7 +58,7 @@ _PHOTOGRAPHS = (".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".webp", ".avif")
 """What cameras write; numbered files of these kinds need not be a video."""
 
 
-class ImageSequence:
+class ImageSequence(Closable):
     """Yields numbered images as the frames of one video; nothing is copied beside them.
 
     Images are decoded a few ahead, in parallel. One that cannot be decoded is skipped, which leaves a gap in

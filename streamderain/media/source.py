@@ -14,6 +14,7 @@ import av
 from av.container import InputContainer
 
 from streamderain.addresses import display_name, is_address
+from streamderain.closable import Closable
 from streamderain.errors import ConfigError, DecodeError
 from streamderain.frame import NO_LEAD, Frame, Lead, StreamInfo
 from streamderain.media.ending import early_ending
@@ -47,10 +48,16 @@ class VideoTrack:
     first: av.VideoFrame
 
 
-class FileSource:
+class FileSource(Closable):
     """Yields the frames of every video stream of a file or pipe, and the packets of streams that are copied.
 
-    Make one with ``open_source``.
+    Decodes until every video stream has given its first picture, so that what it says of them is true.
+
+    Args:
+        path: A file, ``-`` for standard input, or a URL.
+        options: What is read of it.
+        lead: How many frames around a piece (``-ss``, ``-t``) are read as well, marked as not to be written.
+        stop: Once it is set, a pipe ends, also while it is being opened.
 
     Attributes:
         path: What was opened; ``-`` for standard input.
@@ -61,6 +68,12 @@ class FileSource:
         end_s: End of the clip on the source's own clock; None without a length.
         warnings: What the user should know; grows while reading.
         damage: What was found broken so far.
+
+    Raises:
+        OpenError: Not there, not readable, or nothing with video in it.
+        DecodeError: It has video, but no picture of it can be decoded.
+        UnsupportedFormat: Interlaced without ``deinterlace``, encrypted, or pictures of an unknown kind.
+        ConfigError: The clip begins behind the end.
     """
 
     def __init__(
@@ -257,28 +270,6 @@ class FileSource:
         ended_early = reading.was_ended or reading.was_stopped
         if reading.reached_end and not ended_early and (ending := early_ending(reading)):
             self.damage.cut_short(ending)
-
-
-def open_source(
-    path: str, options: ReadOptions, lead: Lead = NO_LEAD, stop: threading.Event | None = None
-) -> FileSource:
-    """Opens a video file, ``-`` for standard input, or a URL.
-
-    Decodes until every video stream has given its first picture, so that what it says of them is true.
-
-    Args:
-        path: What is opened.
-        options: What is read of it.
-        lead: How many frames around a piece (``-ss``, ``-t``) are read as well, marked as not to be written.
-        stop: Once it is set, a pipe ends, also while it is being opened.
-
-    Raises:
-        OpenError: Not there, not readable, or nothing with video in it.
-        DecodeError: It has video, but no picture of it can be decoded.
-        UnsupportedFormat: Interlaced without ``deinterlace``, encrypted, or pictures of an unknown kind.
-        ConfigError: The clip begins behind the end.
-    """
-    return FileSource(path, options, lead, stop)
 
 
 def _is_copied(stream: Any) -> bool:

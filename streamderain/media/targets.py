@@ -45,6 +45,7 @@ from streamderain.media.sink import PartialFile, Sink, StandardOutput
 from streamderain.media.timing import before_zero
 from streamderain.media.turning import swaps_sides, turns
 from streamderain.options import EncodeOptions
+from streamderain.trace import Trace
 
 __all__ = ["MediaOutput", "check_targets", "open_outputs"]
 
@@ -64,7 +65,7 @@ class MediaOutput:
 
 
 def open_outputs(
-    source: MediaSource, targets: Sequence[str], options: EncodeOptions
+    source: MediaSource, targets: Sequence[str], options: EncodeOptions, *, trace: Trace | None = None
 ) -> tuple[list[MediaOutput], list[str]]:
     """Opens encoders and targets: encoders are really opened, headers really tried.
 
@@ -74,6 +75,7 @@ def open_outputs(
         source: The open source.
         targets: As the user wrote them, passed by ``check_targets``.
         options: How the result is encoded.
+        trace: Receives how long it takes to write planes back.
 
     Returns:
         The outputs, and warnings to show before work starts.
@@ -88,7 +90,7 @@ def open_outputs(
     # Next to a video file, options for its encoder say nothing about the images.
     video = any(target.kind in ("container", "pipe") for target in parsed)
     image_options = EncodeOptions(overwrite=options.overwrite) if video else options
-    opening = _Opening(source, options)
+    opening = _Opening(source, options, trace)
     try:
         for target in parsed:
             if target.kind in ("container", "pipe"):
@@ -106,11 +108,12 @@ def open_outputs(
 class _Opening:
     """Opens targets one by one, sharing encoders."""
 
-    def __init__(self, source: MediaSource, options: EncodeOptions) -> None:
+    def __init__(self, source: MediaSource, options: EncodeOptions, trace: Trace | None) -> None:
         self.warnings: list[str] = []
         self.samples = Samples()
         self._source = source
         self._options = options
+        self._trace = trace
         self._groups: dict[tuple[EncoderSettings, ...], tuple[tuple[VideoEncoder, ...], list[_Outlet]]] = {}
 
     def add_images(self, target: Target, options: EncodeOptions) -> None:
@@ -265,7 +268,10 @@ class _Opening:
             for track, choice in zip(self._source.tracks, choices, strict=True):
                 stream, settings = settle(choice.candidates)
                 name = f"{self._source.name}, video {track.info.position}"
-                encoders.append(VideoEncoder(stream, settings, name=name, follow_size=follow_size))
+                encoder = VideoEncoder(
+                    stream, settings, name=name, follow_size=follow_size, trace=self._trace
+                )
+                encoders.append(encoder)
             self._groups[wanted] = (tuple(encoders), [])
         return self._groups[wanted]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from streamderain.closable import Closable
 from streamderain.frame import Geometry, Planes
 from streamderain.pipeline.cuts import CutDetector
-from streamderain.runtime.base import Closable, EndOfSession, Engine, SessionOptions
+from streamderain.runtime.base import EndOfSession, Engine, SessionOptions
 
 IN_FLIGHT = 3
 """Frames pushed before the first one is popped: one of look-ahead, two to keep the engine busy."""

@@ -70,7 +70,7 @@ class Pipeline:
         source: Yields frames and copied packets.
         sessions: One per video stream, in order of position. The pipeline closes them.
         outputs: Where results go; every output has one encoder per stream.
-        trace: Receives how long every frame takes in each step; sessions have their own, best the same.
+        trace: Receives how long every frame takes in each step; best the sessions' and the encoders' own.
     """
 
     def __init__(
@@ -89,9 +89,6 @@ class Pipeline:
         self._sessions = sessions
         self._outputs = outputs
         self._trace = trace
-        for output in outputs:
-            for encoder in output.encoders:
-                encoder.trace = trace
         self._cuts = [CutDetector(stream.geometry) for stream in source.streams]
         self._threads = [
             [

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from streamderain.frame import Frame, Planes, StreamInfo
-from streamderain.trace import Trace
 
 Packet = Any
 """A compressed packet, opaque to the pipeline (``av.Packet``)."""
@@ -53,13 +52,7 @@ class FrameSource(Protocol):
 
 
 class Encoder(Protocol):
-    """Turns the derained frames of one stream into packets.
-
-    Attributes:
-        trace: Receives how long it takes to write planes back; may be set before the first frame.
-    """
-
-    trace: Trace | None
+    """Turns the derained frames of one stream into packets."""
 
     def encode(self, frame: Frame, planes: Planes | None) -> Sequence[Packet]:
         """Writes ``planes`` into a writable copy of the frame and encodes it.

@@ -16,9 +16,9 @@ import numpy as np
 from streamderain.errors import InferenceError
 from streamderain.frame import Geometry, Plane, Planes
 from streamderain.models import ModelCard
-from streamderain.runtime.base import Engine, Session, SessionOptions, WindowedSession
-from streamderain.runtime.luma import component_count, same_planes
-from streamderain.runtime.window import Job
+from streamderain.runtime.base import Engine, Session, SessionOptions
+from streamderain.runtime.window import WindowFrames
+from streamderain.runtime.windowed import WindowedSession, same_planes
 
 
 class IdentityEngine(Engine):
@@ -81,20 +81,20 @@ class _IdentitySession(WindowedSession):
         self._numbers = itertools.count()
 
     def _copy_in(self, planes: Planes) -> tuple[Plane, ...]:
-        needed = planes[: component_count(self.geometry)]
-        return tuple(np.array(plane, dtype=self.geometry.dtype, order="C") for plane in needed)
+        read = planes[: self.components]
+        return tuple(np.array(plane, dtype=self.geometry.dtype, order="C") for plane in read)
 
     def _same(self, one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:
         return same_planes(one, other)
 
     @contextmanager
-    def _inferred(self, job: Job[tuple[Plane, ...]]) -> Iterator[Planes]:
+    def _inferred(self, window: WindowFrames[tuple[Plane, ...]]) -> Iterator[Planes]:
         number = next(self._numbers)
         if self._delay_s:
             time.sleep(self._delay_s)
         if number == self._fail_at:
             raise InferenceError(f"the identity engine was told to fail at frame {number}")
-        yield job.frames[self.model.before]
+        yield window.frames[self.model.before]
 
     def _copy_out(self, result: Planes) -> Planes:
         return result

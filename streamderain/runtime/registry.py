@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from streamderain.errors import ConfigError, EngineUnavailable
-from streamderain.models import ModelCard
+from streamderain.models import load_model
 from streamderain.options import EngineOptions
 from streamderain.runtime.base import Engine
 from streamderain.system.installing import install_command
@@ -69,40 +69,24 @@ AUTO_ORDER = ("openvino", "torch")
 """The first of these that is installed is what ``auto`` means."""
 
 
-def choose_engine(name: str) -> tuple[str, str]:
-    """Returns the engine that ``name`` stands for, and why.
-
-    Raises:
-        ConfigError: No engine of that name.
-        EngineUnavailable: It, or for ``auto`` every engine, is not installed.
-    """
-    if name == "auto":
-        for candidate in AUTO_ORDER:
-            if ENGINES[candidate].installed:
-                return candidate, f"auto: the first of {', '.join(AUTO_ORDER)} that is installed"
-        raise EngineUnavailable(f"no engine is installed; {ENGINES[AUTO_ORDER[0]].install} brings one")
-    if name not in ENGINES:
-        raise ConfigError(f"there is no engine {name!r}; choose from auto, {', '.join(ENGINES)}")
-    if not ENGINES[name].installed:
-        raise EngineUnavailable(f"the {name} engine is not installed: {ENGINES[name].install}")
-    return name, "asked for"
-
-
-def open_engine(name: str = "auto", *, model: ModelCard, options: EngineOptions | None = None) -> Engine:
-    """Opens an engine with a model.
+def open_engine(options: EngineOptions | None = None) -> Engine:
+    """Open an engine with a model.
 
     Args:
-        name: ``"auto"`` or an engine's name; a named engine never falls back to another.
-        model: From :func:`streamderain.models.load_model`.
-        options: Device, precision and threads; its own ``engine`` and ``model`` are not read.
+        options: The model, the engine (one that is named never falls back to another), its device, precision
+            and threads; the defaults where None.
+
+    Returns:
+        The engine, whose ``reason`` says why it was chosen.
 
     Raises:
         ConfigError: No engine of that name.
         EngineUnavailable: It is not installed, or has no such device.
-        ModelError: The model's files cannot be used.
+        ModelError: The model is not there, or its files cannot be used.
     """
     options = options or EngineOptions()
-    chosen, _ = choose_engine(name)
+    chosen, reason = _choose(options.engine)
+    model = load_model(options.model)
     module, _, class_name = ENGINES[chosen].location.partition(":")
     try:
         engine_class = getattr(importlib.import_module(module), class_name)
@@ -114,4 +98,19 @@ def open_engine(name: str = "auto", *, model: ModelCard, options: EngineOptions 
     engine: Engine = engine_class(
         model, device=options.device, precision=options.precision, threads=options.threads
     )
+    engine.reason = reason
     return engine
+
+
+def _choose(name: str) -> tuple[str, str]:
+    """Return the engine that a name stands for, and why."""
+    if name == "auto":
+        for candidate in AUTO_ORDER:
+            if ENGINES[candidate].installed:
+                return candidate, f"auto: the first of {', '.join(AUTO_ORDER)} that is installed"
+        raise EngineUnavailable(f"no engine is installed; {ENGINES[AUTO_ORDER[0]].install} brings one")
+    if name not in ENGINES:
+        raise ConfigError(f"there is no engine {name!r}; choose from auto, {', '.join(ENGINES)}")
+    if not ENGINES[name].installed:
+        raise EngineUnavailable(f"the {name} engine is not installed: {ENGINES[name].install}")
+    return name, "asked for"

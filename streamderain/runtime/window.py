@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Job(Generic[T]):
+class WindowFrames(Generic[T]):
     """One frame to compute with its neighbours.
 
     Attributes:
@@ -34,11 +34,11 @@ class _Entry(Generic[T]):
 
 
 class Window(Generic[T]):
-    """Assembles jobs from a stream of frames.
+    """Assembles each frame with its neighbours from a stream of frames.
 
     Args:
         before: Earlier neighbours of a frame.
-        after: Later neighbours; a job is ready once they were pushed.
+        after: Later neighbours; a frame is ready once they were pushed.
         causal: Do not wait for later neighbours, treat them as missing.
     """
 
@@ -55,8 +55,8 @@ class Window(Generic[T]):
         """The frame pushed last, where the next one may be compared with it."""
         return None if self._last is None else self._last.item
 
-    def push(self, item: T, *, cut: bool, emit: bool, repeated: bool) -> list[Job[T]]:
-        """Adds a frame and returns the jobs that became ready, in order."""
+    def push(self, item: T, *, cut: bool, emit: bool, repeated: bool) -> list[WindowFrames[T]]:
+        """Add a frame and return the frames that became ready, in order."""
         ready = self.flush() if cut else []
         self._last = _Entry(item, emit, repeated)
         self._pending.append(self._last)
@@ -64,8 +64,8 @@ class Window(Generic[T]):
             ready += self._advance()
         return ready
 
-    def flush(self) -> list[Job[T]]:
-        """Ends the run of frames: returns the jobs still pending and forgets their neighbours."""
+    def flush(self) -> list[WindowFrames[T]]:
+        """End the run of frames: return those still pending and forget their neighbours."""
         ready = []
         while self._pending:
             ready += self._advance()
@@ -73,17 +73,17 @@ class Window(Generic[T]):
         self._last = None
         return ready
 
-    def _advance(self) -> list[Job[T]]:
+    def _advance(self) -> list[WindowFrames[T]]:
         entry = self._pending.popleft()
-        jobs = [self._job(entry)] if entry.emit else []
+        ready = [self._with_neighbours(entry)] if entry.emit else []
         self._history.append(entry)
-        return jobs
+        return ready
 
-    def _job(self, entry: _Entry[T]) -> Job[T]:
+    def _with_neighbours(self, entry: _Entry[T]) -> WindowFrames[T]:
         earlier = self._neighbours(entry, list(reversed(self._history)), self._before, backwards=True)
         later = self._neighbours(entry, list(self._pending)[: self._lookahead], self._after, backwards=False)
         earlier.reverse()
-        return Job(
+        return WindowFrames(
             frames=(*(item for item, _ in earlier), entry.item, *(item for item, _ in later)),
             validity=tuple(valid for _, valid in (*earlier, *later)),
         )

@@ -15,7 +15,7 @@ from streamderain.frame import Geometry, Planes
 from streamderain.models import ModelCard, load_model
 from streamderain.options import EngineOptions
 from streamderain.runtime.base import EndOfSession, Engine, Session, SessionOptions
-from streamderain.runtime.registry import ENGINES, choose_engine, open_engine
+from streamderain.runtime.registry import ENGINES, open_engine
 
 GEOMETRIES = [
     Geometry(64, 48),
@@ -36,9 +36,13 @@ def model() -> ModelCard:
     return load_model("dcd-lite")
 
 
+def options_of(model: ModelCard, engine: str, *, precision: str = "auto") -> EngineOptions:
+    return EngineOptions(model=str(model.folder), engine=engine, precision=precision)
+
+
 @pytest.fixture(scope="module", params=sorted(ENGINES))
 def engine(request: pytest.FixtureRequest, model: ModelCard) -> Iterator[Engine]:
-    with open_engine(request.param, model=model) as opened:
+    with open_engine(options_of(model, request.param)) as opened:
         yield opened
 
 
@@ -243,7 +247,7 @@ def test_openvino_f32_agrees_with_torch_within_a_level_of_255(model: ModelCard, 
     frames = video(geometry, 4)
     results = []
     for name in ("openvino", "torch"):
-        with open_engine(name, model=model, options=EngineOptions(precision="f32")) as engine:
+        with open_engine(options_of(model, name, precision="f32")) as engine:
             results.append(derain(engine, geometry, frames))
     level = max(1, (2**geometry.bits - 1) // 255) << geometry.shift
     for one, two in zip(*results, strict=True):
@@ -258,7 +262,7 @@ def test_lower_precisions_stay_close_to_f32(model: ModelCard, name: str, precisi
     frames = video(geometry, 4)
     results = []
     for one in ("f32", precision):
-        with open_engine(name, model=model, options=EngineOptions(precision=one)) as engine:
+        with open_engine(options_of(model, name, precision=one)) as engine:
             results.append(np.stack([planes[0] for planes in derain(engine, geometry, frames)]).astype(float))
     mse = np.mean((results[0] - results[1]) ** 2)
     assert 10 * np.log10(255**2 / max(mse, 1e-9)) >= 40
@@ -268,46 +272,46 @@ def test_openvino_runs_bf16_only_where_the_processor_has_it(model: ModelCard) ->
     import openvino
 
     capable = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    options = EngineOptions(precision="bf16")
+    options = options_of(model, "openvino", precision="bf16")
     if "BF16" in capable:
-        with open_engine("openvino", model=model, options=options) as engine:
+        with open_engine(options) as engine:
             assert engine.precision == "bf16"
     else:
         with pytest.raises(EngineUnavailable, match="int8 or f32"):
-            open_engine("openvino", model=model, options=options)
+            open_engine(options)
 
 
 def test_an_unknown_engine_is_named(model: ModelCard) -> None:
     with pytest.raises(ConfigError, match="openvino"):
-        open_engine("vulkan", model=model)
+        open_engine(options_of(model, "vulkan"))
 
 
-def test_auto_says_why() -> None:
-    name, reason = choose_engine("auto")
-    assert name == "openvino"
-    assert "auto" in reason
+def test_auto_says_why(model: ModelCard) -> None:
+    with open_engine(options_of(model, "auto")) as engine:
+        assert engine.name == "openvino"
+        assert "auto" in engine.reason
+    with open_engine(options_of(model, "identity")) as engine:
+        assert engine.reason == "asked for"
 
 
 def test_a_named_engine_that_is_not_installed_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EngineUnavailable, match=r"pip install .torch>="):
-        choose_engine("torch")
+        open_engine(EngineOptions(engine="torch"))
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "words"),
+    ("options", "words"),
     [
-        ("openvino", EngineOptions(device="NPU"), "no device"),
-        ("torch", EngineOptions(device="cuda:7"), "CUDA"),
-        ("torch", EngineOptions(device="abacus"), "abacus"),
-        ("torch", EngineOptions(precision="int8"), "openvino"),
+        (EngineOptions(engine="openvino", device="NPU"), "no device"),
+        (EngineOptions(engine="torch", device="cuda:7"), "CUDA"),
+        (EngineOptions(engine="torch", device="abacus"), "abacus"),
+        (EngineOptions(engine="torch", precision="int8"), "openvino"),
     ],
 )
-def test_devices_and_precisions_that_are_not_there_are_refused(
-    model: ModelCard, name: str, options: EngineOptions, words: str
-) -> None:
+def test_devices_and_precisions_that_are_not_there_are_refused(options: EngineOptions, words: str) -> None:
     with pytest.raises(EngineUnavailable, match=words):
-        open_engine(name, model=model, options=options)
+        open_engine(options)
 
 
 def test_the_identity_engine_fails_where_it_is_told_to(model: ModelCard) -> None:
@@ -348,9 +352,8 @@ def test_a_model_of_another_version_is_refused_in_one_line(tmp_path: Path) -> No
     known = hashlib.sha256((load_model("dcd-lite").folder / "model.onnx").read_bytes()).hexdigest()
     found = hashlib.sha256((older / "model.onnx").read_bytes()).hexdigest()
     (older / "card.toml").write_text(card.replace(known, found))
-    options = EngineOptions(precision="f32")
     with (
-        open_engine("openvino", model=load_model(str(older)), options=options) as engine,
+        open_engine(options_of(load_model(str(older)), "openvino", precision="f32")) as engine,
         pytest.raises(ModelError, match="another version"),
     ):
         engine.session(Geometry(64, 48))

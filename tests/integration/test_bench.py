@@ -17,13 +17,13 @@ from skimage.metrics import peak_signal_noise_ratio
 from streamderain.errors import ConfigError
 from streamderain.measure import bench as bench_module
 from streamderain.measure.bench import BenchOptions, Result, bench, flicker, pooled
-from streamderain.measure.machine import machine
 from streamderain.measure.pages import bench_page
 from streamderain.measure.rain import RainParameters, RainSequence
 from streamderain.measure.summary import markdown, to_json
 from streamderain.measure.trial import STAGES, percentiles
 from streamderain.media.clip import ClipWriter
 from streamderain.models import load_model
+from streamderain.system.machine import machine
 from tests.support.browser import opened
 from tests.support.command import Outcome, streamderain
 from tests.support.media import rgb

@@ -18,8 +18,8 @@ from PIL import Image
 from benchmarks import guard, tables
 from benchmarks.__main__ import benchmarks
 from benchmarks.scaling import repeat_clip
-from streamderain.measure.machine import Spread
 from streamderain.measure.scene import write_scene
+from streamderain.measure.tables import Spread
 
 ROOT = Path(__file__).parents[2]
 BASE = {

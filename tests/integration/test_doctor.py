@@ -12,9 +12,9 @@ import pytest
 
 from streamderain.measure import doctor
 from streamderain.measure.doctor import Check, Diagnosis, try_engine
-from streamderain.measure.isolated import Crashed
 from streamderain.models import load_model
 from streamderain.runtime.registry import ENGINES, EngineEntry
+from streamderain.system.process import Crashed
 from tests.support.command import streamderain
 
 

@@ -52,12 +52,12 @@ def test_encoders_give_their_memory_back_without_the_garbage_collector(tmp_path:
     held = resident_mb(
         """
         import gc, sys, psutil
-        from streamderain.media.source import open_source
+        from streamderain.media.source import FileSource
         from streamderain.media.targets import open_outputs
         from streamderain.options import EncodeOptions, ReadOptions
         gc.disable()
         for number in range(6):
-            opened = open_source(sys.argv[1], ReadOptions())
+            opened = FileSource(sys.argv[1], ReadOptions())
             target = f"{sys.argv[2]}/{number}.mp4"
             (output,), _ = open_outputs(opened, [target], EncodeOptions())
             (encoder,), (outlet,) = output.encoders, output.outlets

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamderain.job import Job
+from streamderain.jobs.job import Job
 from streamderain.media.folder import find_sources
-from streamderain.models import load_model
 from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions
 from streamderain.pipeline.cuts import CutDetector
 from streamderain.runtime.base import Engine
@@ -59,16 +58,14 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    with open_engine("openvino", model=load_model("dcd-lite"), options=EngineOptions()) as opened:
+    with open_engine(EngineOptions(engine="openvino")) as opened:
         yield opened
 
 
 def derained(clip: Path, target: Path, engine: Engine, **read: Any) -> list[NDArray[Any]]:
     options = RunOptions(read=ReadOptions(**read), encode=LOSSLESS)
     (spec,) = find_sources(str(clip), options.read)
-    Job(spec, [str(target)], options=options, engine=engine, reason="").run(
-        lambda event: None, threading.Event()
-    )
+    Job(spec, [str(target)], options=options, engine=engine).run(lambda event: None, threading.Event())
     with av.open(str(target)) as container:
         return [frame.to_ndarray() for frame in container.decode(video=0)]
 

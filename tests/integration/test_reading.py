@@ -19,7 +19,7 @@ from av import Packet, VideoFrame
 from streamderain.errors import UnsupportedFormat
 from streamderain.frame import Frame
 from streamderain.media.pixels import component_planes, rgb_array
-from streamderain.media.source import FileSource, open_source
+from streamderain.media.source import FileSource
 from streamderain.options import ReadOptions
 from tests.support.media import (
     HDR10_X265,
@@ -156,7 +156,7 @@ def read_all(source: FileSource) -> tuple[list[Frame], dict[int, list[Any]]]:
 def test_whole_files_are_read_completely_and_exactly(make: Writer, tmp_path: Path) -> None:
     path = make(tmp_path)
     facts = probe(path)
-    source = open_source(str(path), ReadOptions())
+    source = FileSource(str(path), ReadOptions())
     frames, packets = read_all(source)
     assert not source.damage, source.damage.texts()
     assert not source.warnings
@@ -184,7 +184,7 @@ def test_whole_files_are_read_completely_and_exactly(make: Writer, tmp_path: Pat
 
 @pytest.mark.parametrize("make", [param for param in WHOLE if "pts" not in param.id])
 def test_whole_files_without_a_pause_have_no_cuts(make: Writer, tmp_path: Path) -> None:
-    source = open_source(str(make(tmp_path)), ReadOptions())
+    source = FileSource(str(make(tmp_path)), ReadOptions())
     assert [frame.index for frame in source.frames(lambda packet: None) if frame.cut] == []
     source.close()
 
@@ -199,7 +199,7 @@ def test_planes_are_the_pictures_that_ffmpeg_decodes(name: str, tmp_path: Path) 
     codec, pix_fmt = kinds[name]
     path = write_video(tmp_path / name, codec=codec, pix_fmt=pix_fmt, width=38, height=22)
     wanted = [rgb(frame) for frame in decoded(path)]
-    source = open_source(str(path), ReadOptions())
+    source = FileSource(str(path), ReadOptions())
     frames = list(source.frames(lambda packet: None))
     assert len(frames) == len(wanted)
     for frame, want in zip(frames, wanted, strict=True):
@@ -211,7 +211,7 @@ def test_planes_are_the_pictures_that_ffmpeg_decodes(name: str, tmp_path: Path) 
 def test_a_long_pause_is_a_cut(tmp_path: Path) -> None:
     pts = (0, 40, 80, 20_080, 20_120)
     path = write_video(tmp_path / "pause.mkv", time_base=Fraction(1, 1000), pts=pts)
-    source = open_source(str(path), ReadOptions())
+    source = FileSource(str(path), ReadOptions())
     assert [(frame.pts, frame.cut) for frame in source.frames(lambda packet: None)] == [
         (0, False),
         (40, False),
@@ -224,7 +224,7 @@ def test_a_long_pause_is_a_cut(tmp_path: Path) -> None:
 
 def test_raw_streams_get_times_from_the_frame_rate_and_say_so(tmp_path: Path) -> None:
     path = write_video(tmp_path / "raw.h264", rate=Fraction(30_000, 1001), frames=31)
-    source = open_source(str(path), ReadOptions())
+    source = FileSource(str(path), ReadOptions())
     frames = list(source.frames(lambda packet: None))
     assert [frame.pts * frame.time_base for frame in frames] == [
         Fraction(i * 1001, 30_000) for i in range(31)
@@ -238,7 +238,7 @@ def test_h264_with_b_frames_in_avi_has_even_times(b_frames: int, tmp_path: Path)
     """FFmpeg's own are out of order there: AVI stores none."""
     options = {"preset": "medium"}
     path = write_video(tmp_path / "a.avi", b_frames=b_frames, frames=40, gop=15, options=options)
-    source = open_source(str(path), ReadOptions())
+    source = FileSource(str(path), ReadOptions())
     frames = list(source.frames(lambda packet: None))
     assert {after.pts - before.pts for before, after in pairwise(frames)} == {1}
     assert 0 <= frames[0].pts <= 2
@@ -254,7 +254,7 @@ def test_times_that_begin_anew_are_carried_on_with_the_sound(tmp_path: Path) -> 
         write(tmp_path / f"{n}.ts", Video(frames=50, seed=n), audio=[Sound("mp2", seconds=2.0)])
         for n in range(2)
     ]
-    source = open_source(str(joined(tmp_path / "joined.ts", *parts)), ReadOptions())
+    source = FileSource(str(joined(tmp_path / "joined.ts", *parts)), ReadOptions())
     frames, packets = read_all(source)
     times = [frame.pts * frame.time_base for frame in frames]
     steps = [after - before for before, after in pairwise(times)]
@@ -275,7 +275,7 @@ def test_hdr10_tags_and_side_data_are_on_the_first_frame(tmp_path: Path) -> None
         colour=Colour(9, 9, 16, 1),
         options={"x265-params": HDR10_X265},
     )
-    source = open_source(str(path), ReadOptions())
+    source = FileSource(str(path), ReadOptions())
     first = source.tracks[0].first
     assert (first.color_primaries, first.colorspace, first.color_trc, first.color_range) == (9, 9, 16, 1)
     assert {"MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"} <= {
@@ -290,14 +290,14 @@ def test_interlaced_video_is_refused_by_the_name_of_the_option(name: str, tmp_pa
     codec = "mpeg2video" if name.endswith("mpg") else "libx264"
     path = write_video(tmp_path / name, codec=codec, interlaced=True)
     with pytest.raises(UnsupportedFormat, match="--deinterlace"):
-        open_source(str(path), ReadOptions())
+        FileSource(str(path), ReadOptions())
 
 
 @pytest.mark.parametrize("name", ["field.mp4", "field.mpg"])
 def test_deinterlacing_keeps_count_and_times(name: str, tmp_path: Path) -> None:
     codec = "mpeg2video" if name.endswith("mpg") else "libx264"
     path = write_video(tmp_path / name, codec=codec, interlaced=True, frames=12)
-    source = open_source(str(path), ReadOptions(deinterlace=True))
+    source = FileSource(str(path), ReadOptions(deinterlace=True))
     frames = list(source.frames(lambda packet: None))
     assert [frame.pts * frame.time_base for frame in frames] == list(probe(path).video[0].times)
     assert not any(frame.picture.interlaced_frame for frame in frames)
@@ -308,7 +308,7 @@ def test_deinterlacing_keeps_count_and_times(name: str, tmp_path: Path) -> None:
 def test_deinterlacing_changes_interlaced_frames_and_leaves_progressive_ones(tmp_path: Path) -> None:
     for interlaced in (True, False):
         path = write_video(tmp_path / f"{interlaced}.mp4", interlaced=interlaced)
-        source = open_source(str(path), ReadOptions(deinterlace=True))
+        source = FileSource(str(path), ReadOptions(deinterlace=True))
         got = [frame.planes[0].copy() for frame in source.frames(lambda packet: None)]
         source.close()
         same = [(a == component_planes(b)[0]).all() for a, b in zip(got, decoded(path), strict=True)]
@@ -316,7 +316,7 @@ def test_deinterlacing_changes_interlaced_frames_and_leaves_progressive_ones(tmp
 
 
 def test_a_change_of_size_names_frame_time_and_both_sizes(tmp_path: Path) -> None:
-    source = open_source(str(size_change(tmp_path / "size.ts", frames=8)), ReadOptions())
+    source = FileSource(str(size_change(tmp_path / "size.ts", frames=8)), ReadOptions())
     seen = 0
     with pytest.raises(
         UnsupportedFormat, match=r"64x48 yuv420p to 96x64 yuv420p at frame 8 \(0.320 s\).*Split"
@@ -328,7 +328,7 @@ def test_a_change_of_size_names_frame_time_and_both_sizes(tmp_path: Path) -> Non
 
 
 def test_close_may_interrupt_reading_and_be_repeated(tmp_path: Path) -> None:
-    source = open_source(str(write(tmp_path / "a.mkv", Video(frames=50), audio=[Sound()])), ReadOptions())
+    source = FileSource(str(write(tmp_path / "a.mkv", Video(frames=50), audio=[Sound()])), ReadOptions())
     frames = source.frames(lambda packet: None)
     first = next(frames)
     source.close()
@@ -339,7 +339,7 @@ def test_close_may_interrupt_reading_and_be_repeated(tmp_path: Path) -> None:
 
 def test_frames_outlive_their_source(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", codec="ffv1")
-    source = open_source(str(path), ReadOptions())
+    source = FileSource(str(path), ReadOptions())
     frames = list(source.frames(lambda packet: None))
     source.close()
     for frame, want in zip(frames, decoded(path), strict=True):
@@ -348,7 +348,7 @@ def test_frames_outlive_their_source(tmp_path: Path) -> None:
 
 def test_nothing_piles_up_while_reading(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mkv", Video(frames=300), Video(frames=300, seed=1), audio=[Sound(seconds=12)])
-    source = open_source(str(path), ReadOptions())
+    source = FileSource(str(path), ReadOptions())
     most = 0
     for frame in source.frames(lambda packet: None):
         if frame.index % 50 == 0:
@@ -360,11 +360,11 @@ def test_nothing_piles_up_while_reading(tmp_path: Path) -> None:
 
 READER = """
 import sys
-from streamderain.media.source import open_source
+from streamderain.media.source import FileSource
 from streamderain.options import ReadOptions
 from streamderain.errors import StreamderainError
 try:
-    source = open_source("-", ReadOptions(start_s=float(sys.argv[1])))
+    source = FileSource("-", ReadOptions(start_s=float(sys.argv[1])))
     print(len([f for f in source.frames(lambda packet: None) if f.emit]), source.name)
 except StreamderainError as error:
     print(type(error).__name__, error)

@@ -17,7 +17,7 @@ from streamderain.addresses import redact
 from streamderain.errors import DecodeError, MediaError, OpenError, UnsupportedFormat
 from streamderain.frame import Frame
 from streamderain.media.damage import TEXTS_AT_MOST, Damage, Gap
-from streamderain.media.source import FileSource, open_source
+from streamderain.media.source import FileSource
 from streamderain.options import ReadOptions
 from tests.support.media import (
     Sound,
@@ -45,7 +45,7 @@ FRAGMENTED = {"movflags": "frag_keyframe+empty_moov"}
 
 
 def read(path: Path, **options: Any) -> tuple[FileSource, list[Frame]]:
-    source = open_source(str(path), ReadOptions(**options))
+    source = FileSource(str(path), ReadOptions(**options))
     frames = list(source.frames(lambda packet: None))
     source.close()
     return source, frames
@@ -137,7 +137,7 @@ def test_hopeless_files_end_in_one_clear_error(
 ) -> None:
     path = make(tmp_path)
     with pytest.raises(kind, match=says) as raised:
-        open_source(str(path), ReadOptions())
+        FileSource(str(path), ReadOptions())
     text = str(raised.value)
     assert str(path) in text
     assert not re.search(r"Errno|av\.error|\[0x", text)
@@ -159,7 +159,7 @@ def test_an_unreadable_file_names_its_permissions(tmp_path: Path, request: pytes
     path.chmod(0)
     request.getfixturevalue("ordinary_user")
     with pytest.raises(OpenError, match="permissions"):
-        open_source(str(path), ReadOptions())
+        FileSource(str(path), ReadOptions())
 
 
 def test_a_refusal_by_the_system_names_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ def test_a_refusal_by_the_system_names_permissions(tmp_path: Path, monkeypatch: 
     path = write_video(tmp_path / "secret.mp4")
     monkeypatch.setattr(av, "open", refuse)
     with pytest.raises(OpenError, match=r"secret\.mp4 may not be read by this user"):
-        open_source(str(path), ReadOptions())
+        FileSource(str(path), ReadOptions())
 
 
 @pytest.mark.parametrize(
@@ -185,14 +185,14 @@ def test_unusual_names_are_just_names(name: str, tmp_path: Path, monkeypatch: py
 def test_metadata_that_is_no_utf8_does_not_stop_reading(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mkv", Video(), metadata={"title": "Xregnericht"})
     path.write_bytes(path.read_bytes().replace(b"Xregnericht", b"\xe4regnericht"))
-    source = open_source(str(path), ReadOptions())
+    source = FileSource(str(path), ReadOptions())
     assert source.container.metadata["title"].endswith("regnericht")
     source.close()
 
 
 def test_passwords_are_never_shown() -> None:
     with pytest.raises(OpenError) as raised:
-        open_source("http://user:secret@127.0.0.1:9/video.mp4", ReadOptions())
+        FileSource("http://user:secret@127.0.0.1:9/video.mp4", ReadOptions())
     assert "secret" not in str(raised.value)
     assert "127.0.0.1:9/video.mp4" in str(raised.value)
     assert redact("rtsp://a:b@host/x and http://c@d/y") == "rtsp://***@host/x and http://***@d/y"

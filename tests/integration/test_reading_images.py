@@ -11,7 +11,7 @@ import pytest
 
 from streamderain.errors import ConfigError, DecodeError, OpenError, UnsupportedFormat
 from streamderain.frame import Lead
-from streamderain.media.folder import SourceSpec, find_sources, open_spec
+from streamderain.media.folder import SourceSpec, find_sources, open_source
 from streamderain.media.images import ImageSequence, size_of
 from streamderain.media.pixels import component_planes
 from streamderain.options import ReadOptions
@@ -52,7 +52,7 @@ def specs_of(source: Path | str, **options: Any) -> list[tuple[str, str, int]]:
 def sequence_in(folder: Path, **options: Any) -> ImageSequence:
     spec = find_sources(str(folder), ReadOptions(**options))[0]
     assert spec.kind == "sequence"
-    source = open_spec(spec, ReadOptions(**options))
+    source = open_source(spec, ReadOptions(**options))
     assert isinstance(source, ImageSequence)
     return source
 
@@ -69,7 +69,7 @@ def test_a_still_is_one_frame_without_a_rate(
         path = write_image(tmp_path / name, width=66, height=42, **kind)
     (spec,) = find_sources(str(path), ReadOptions())
     assert (spec.kind, spec.name) == ("still", name)
-    source = open_spec(spec, ReadOptions())
+    source = open_source(spec, ReadOptions())
     frames = list(source.frames(lambda packet: None))
     (info,) = source.streams
     assert len(frames) == 1
@@ -183,7 +183,7 @@ def test_standard_input_and_addresses() -> None:
     assert spec.name == "clip.mp4"
     assert "secret" not in repr(spec)
     with pytest.raises(OpenError, match=r"\*\*\*@127\.0\.0\.1:9"):
-        open_spec(find_sources("http://user:secret@127.0.0.1:9/a.mp4", ReadOptions())[0], ReadOptions())
+        open_source(find_sources("http://user:secret@127.0.0.1:9/a.mp4", ReadOptions())[0], ReadOptions())
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_a_run_whose_first_image_is_broken_says_which(tmp_path: Path) -> None:
 
 def test_planes_of_a_palette_are_its_colours(tmp_path: Path) -> None:
     path = write_image(tmp_path / "a.png", pix_fmt="pal8")
-    source = open_spec(SourceSpec("still", "a.png", (path,)), ReadOptions())
+    source = open_source(SourceSpec("still", "a.png", (path,)), ReadOptions())
     (frame,) = source.frames(lambda packet: None)
     wanted = decoded(path)[0].reformat(format="rgb24").to_ndarray()
     assert (np.stack(frame.planes, axis=-1) == wanted).all()

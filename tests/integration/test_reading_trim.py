@@ -13,7 +13,7 @@ import pytest
 from streamderain.errors import ConfigError
 from streamderain.frame import Frame, Lead
 from streamderain.media import reading
-from streamderain.media.source import FileSource, open_source
+from streamderain.media.source import FileSource
 from streamderain.options import ReadOptions
 from tests.support.media import Sound, Text, Video, decoded, joined, probe, write, write_video
 
@@ -24,7 +24,7 @@ LEAD = Lead(before=2, after=1)
 def trimmed(
     path: Path, start_s: float, duration_s: float | None = None
 ) -> tuple[FileSource, list[Frame], list[Any]]:
-    source = open_source(str(path), ReadOptions(start_s=start_s, duration_s=duration_s), LEAD)
+    source = FileSource(str(path), ReadOptions(start_s=start_s, duration_s=duration_s), LEAD)
     packets: list[Any] = []
     frames = list(source.frames(packets.append))
     return source, frames, packets
@@ -53,7 +53,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A file of 100 frames, and the luma of each."""
     name, fields = request.param
     path = write_video(tmp_path_factory.mktemp("whole") / name, frames=100, **fields)
-    source = open_source(str(path), ReadOptions())
+    source = FileSource(str(path), ReadOptions())
     return path, [frame.planes[0].copy() for frame in source.frames(lambda packet: None)]
 
 
@@ -159,14 +159,14 @@ def test_cover_art_survives_a_cut(tmp_path: Path) -> None:
 def test_a_start_behind_the_end_is_a_mistake_in_the_options(name: str, tmp_path: Path) -> None:
     path = write_video(tmp_path / name, frames=20)
     with pytest.raises(ConfigError, match=r"nothing of .* lies at or after 7"):
-        open_source(str(path), ReadOptions(start_s=7.0))
+        FileSource(str(path), ReadOptions(start_s=7.0))
 
 
 def test_reading_stops_soon_after_the_end(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.mkv", Video(frames=1000, gop=25, width=16, height=16), audio=[Sound(seconds=40)]
     )
-    source = open_source(str(path), ReadOptions(start_s=2.0, duration_s=1.0))
+    source = FileSource(str(path), ReadOptions(start_s=2.0, duration_s=1.0))
     assert sum(frame.emit for frame in source.frames(lambda packet: None)) == 25
     assert not source._reading.reached_end
     source.close()
@@ -223,7 +223,7 @@ def test_a_cut_behind_a_jump_back_in_time(tmp_path: Path) -> None:
 
 def test_deinterlacing_and_cutting_together(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=50, interlaced=True)
-    source = open_source(str(path), ReadOptions(start_s=1.0, deinterlace=True))
+    source = FileSource(str(path), ReadOptions(start_s=1.0, deinterlace=True))
     frames = list(source.frames(lambda packet: None))
     assert [frame.pts for frame in frames if frame.emit] == [512 * n for n in range(25)]
     source.close()

@@ -11,7 +11,7 @@ import pytest
 
 from streamderain.errors import ConfigError
 from streamderain.media.hdr import hdr10_of
-from streamderain.media.source import open_source
+from streamderain.media.source import FileSource
 from streamderain.media.targets import open_outputs
 from streamderain.options import EncodeOptions, ReadOptions
 from tests.support.media import (
@@ -140,7 +140,7 @@ def test_aac_before_zero_moves_all_streams_of_matroska_alike(tmp_path: Path) -> 
 def test_one_encode_feeds_files_whose_settings_agree(tmp_path: Path) -> None:
     source = write(tmp_path / "in.mp4", Video(frames=10, b_frames=2), audio=[Sound()])
     targets = [str(tmp_path / name) for name in ("a.mp4", "b.mkv", "c.mov", "d.webm")]
-    with_source = open_source(str(source), ReadOptions())
+    with_source = FileSource(str(source), ReadOptions())
     outputs, _ = open_outputs(with_source, targets, EncodeOptions())
     for output in outputs:
         for outlet in output.outlets:

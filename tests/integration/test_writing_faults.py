@@ -16,7 +16,7 @@ import pytest
 
 from streamderain.errors import ConfigError, EncodeError, MediaError, OpenError, OutputFull
 from streamderain.media.sink import PartialFile, StandardOutput
-from streamderain.media.source import open_source
+from streamderain.media.source import FileSource
 from streamderain.media.targets import check_targets, open_outputs
 from streamderain.options import EncodeOptions, ReadOptions
 from tests.support.media import Sound, Video, probe, write
@@ -47,7 +47,7 @@ def run_python(code: str, *arguments: object, **fields: object) -> subprocess.Co
 
 def test_a_target_gets_its_name_only_when_whole(tmp_path: Path, source: Path) -> None:
     target = tmp_path / "out.mp4"
-    opened = open_source(str(source), ReadOptions())
+    opened = FileSource(str(source), ReadOptions())
     outputs, _ = open_outputs(opened, [str(target)], EncodeOptions())
     assert partials(tmp_path) == ["out.partial.mp4"]
     assert not target.exists()
@@ -58,7 +58,7 @@ def test_a_target_gets_its_name_only_when_whole(tmp_path: Path, source: Path) ->
 
 
 def test_abort_removes_the_partial_and_may_come_twice(tmp_path: Path, source: Path) -> None:
-    opened = open_source(str(source), ReadOptions())
+    opened = FileSource(str(source), ReadOptions())
     targets = [str(tmp_path / "out.mp4"), f"{tmp_path}/frames/"]
     outputs, _ = open_outputs(opened, targets, EncodeOptions())
     frames = opened.frames(lambda packet: None)
@@ -98,7 +98,7 @@ def test_overwrite_replaces_only_at_the_end_and_follows_links(tmp_path: Path, so
     real, link = tmp_path / "real.mp4", tmp_path / "link.mp4"
     real.write_text("old")
     link.symlink_to(real)
-    opened = open_source(str(source), ReadOptions())
+    opened = FileSource(str(source), ReadOptions())
     outputs, _ = open_outputs(opened, [str(link)], EncodeOptions(overwrite=True))
     assert real.read_text() == "old"
     drive(opened, outputs)
@@ -246,7 +246,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_noticed_while_writing(tmp_path: Path, small_disk: Path, suffix: str) -> None:
     source = write(tmp_path / "in.mkv", NOISY)
     seen = []
-    opened = open_source(str(source), ReadOptions())
+    opened = FileSource(str(source), ReadOptions())
     outputs, _ = open_outputs(opened, [str(small_disk / f"out.{suffix}")], EncodeOptions(crf=10))
     with pytest.raises(OutputFull, match=r"bytes free.*free some space"):
         drive(opened, outputs, lambda frame: seen.append(frame.index))
@@ -367,7 +367,7 @@ def test_what_was_written_before_a_kill_can_be_read(tmp_path: Path, suffix: str)
 
 def test_packets_may_come_from_two_threads(tmp_path: Path) -> None:
     source = write(tmp_path / "in.mkv", Video(frames=60), audio=[Sound(codec="flac", seconds=2.4)])
-    opened = open_source(str(source), ReadOptions())
+    opened = FileSource(str(source), ReadOptions())
     outputs, _ = open_outputs(opened, [str(tmp_path / "out.mp4")], EncodeOptions())
     (output,) = outputs
     (outlet,) = output.outlets
@@ -390,7 +390,7 @@ def test_packets_may_come_from_two_threads(tmp_path: Path) -> None:
 
 def test_a_picture_of_another_size_is_refused_in_words(tmp_path: Path, source: Path) -> None:
     other = write(tmp_path / "other.mkv", Video(width=80, height=64, frames=1))
-    opened, strange = open_source(str(source), ReadOptions()), open_source(str(other), ReadOptions())
+    opened, strange = FileSource(str(source), ReadOptions()), FileSource(str(other), ReadOptions())
     outputs, _ = open_outputs(opened, [str(tmp_path / "out.mp4")], EncodeOptions())
     with pytest.raises(EncodeError, match="64x48 to 80x64"):
         drive(strange, outputs)
@@ -411,10 +411,10 @@ def test_a_target_that_got_nothing_is_refused_and_removed(tmp_path: Path, suffix
         """
         import sys
         from streamderain.errors import EncodeError
-        from streamderain.media.source import open_source
+        from streamderain.media.source import FileSource
         from streamderain.media.targets import open_outputs
         from streamderain.options import EncodeOptions, ReadOptions
-        outputs, _ = open_outputs(open_source(sys.argv[1], ReadOptions()), [sys.argv[2]], EncodeOptions())
+        outputs, _ = open_outputs(FileSource(sys.argv[1], ReadOptions()), [sys.argv[2]], EncodeOptions())
         try:
             outputs[0].outlets[0].finish()
         except EncodeError as error:

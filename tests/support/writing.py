@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from streamderain.frame import Frame, Planes
-from streamderain.media.folder import find_sources, open_spec
+from streamderain.media.folder import find_sources, open_source
 from streamderain.media.targets import MediaOutput, check_targets, open_outputs
 from streamderain.options import EncodeOptions, ReadOptions
 
@@ -48,7 +48,7 @@ def write_through(
     names = [str(target) for target in targets]
     spec = find_sources(str(source), read or ReadOptions())[0]
     check_targets([str(path) for path in spec.paths], names, encode)
-    opened = open_spec(spec, read or ReadOptions())
+    opened = open_source(spec, read or ReadOptions())
     try:
         outputs, warnings = open_outputs(opened, names, encode)
         drive(opened, outputs, change)

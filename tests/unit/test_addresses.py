@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streamderain.addresses import display_name, is_address, redact, redact_address
 from streamderain.errors import ConfigError, OpenError, StageFailed, StreamderainError
-from streamderain.media.folder import find_sources, open_spec
+from streamderain.media.folder import find_sources, open_source
 from streamderain.media.places import parse_target
 from streamderain.options import ReadOptions
 from tests.support.command import streamderain
@@ -121,7 +121,7 @@ def test_nothing_that_a_run_says_shows_a_password(
 ) -> None:
     (spec,) = find_sources(address, ReadOptions())
     with caplog.at_level(logging.DEBUG), pytest.raises(OpenError) as caught:
-        open_spec(spec, ReadOptions())
+        open_source(spec, ReadOptions())
     error: BaseException | None = caught.value
     while error is not None:
         assert "s3cr3t" not in str(error)

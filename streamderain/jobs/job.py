@@ -11,7 +11,7 @@ from time import perf_counter
 
 from streamderain.errors import StreamderainError
 from streamderain.events import Complete, Observer, Progress, Started
-from streamderain.media.folder import SourceSpec, open_spec
+from streamderain.media.folder import SourceSpec, open_source
 from streamderain.media.images import ImageSequence
 from streamderain.media.source import FileSource
 from streamderain.media.targets import open_outputs
@@ -41,7 +41,6 @@ class Job:
         targets: What is written.
         options: How to read and encode, and how strongly to derain.
         engine: Open; sessions are made on it.
-        reason: Why this engine was chosen, for the report.
         slots: Frames in flight in each session beyond the look-ahead; 0 lets the engine choose.
         trace: Receives how long every frame takes in each step.
         number: Which file of the run this is, from 1.
@@ -56,7 +55,6 @@ class Job:
         *,
         options: RunOptions,
         engine: Engine,
-        reason: str,
         slots: int = 0,
         trace: Trace | None = None,
         number: int = 1,
@@ -67,7 +65,6 @@ class Job:
         self._targets = tuple(targets)
         self._options = options
         self._engine = engine
-        self._reason = reason
         self._slots = slots
         self._trace = trace
         self._number, self._files, self._notes = number, files, notes
@@ -120,7 +117,7 @@ class Job:
         def work() -> None:
             source, problem = None, None
             try:
-                source = open_spec(self._spec, self._options.read, lead_of(self._engine.model), stop)
+                source = open_source(self._spec, self._options.read, lead_of(self._engine.model), stop)
             except BaseException as error:
                 problem = error
             wanted = opening.set_running_or_notify_cancel()
@@ -148,7 +145,7 @@ class Job:
         for stream in source.streams:
             sessions.append(self._engine.session(stream.geometry, options))
             cleanup.callback(sessions[-1].close)
-        outputs, warnings = open_outputs(source, self._targets, self._options.encode)
+        outputs, warnings = open_outputs(source, self._targets, self._options.encode, trace=self._trace)
         for output in outputs:
             for encoder in output.encoders:
                 cleanup.callback(encoder.close)
@@ -212,7 +209,7 @@ class Job:
             streams=len(source.streams),
             frames=frames,
             engine=self._engine.name,
-            engine_reason=self._reason,
+            engine_reason=self._engine.reason,
             device=self._engine.device,
             precision=self._engine.precision,
             model=self._engine.model.name,

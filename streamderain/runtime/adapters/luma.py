@@ -14,14 +14,10 @@ depth.
 
 from __future__ import annotations
 
-from abc import ABC
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from streamderain.frame import Geometry, Plane, Planes
+from streamderain.frame import Geometry
 from streamderain.models import ModelCard
-from streamderain.runtime.base import WindowedSession
-from streamderain.runtime.blocks import from_blocks, to_blocks
 
 _WEIGHTS = {
     "bt601": (0.299, 0.587, 0.114),
@@ -59,50 +55,8 @@ def luma_scale(geometry: Geometry) -> LumaScale:
     return LumaScale(1 / studio, 0.0, studio, top, weights)
 
 
-def component_count(geometry: Geometry) -> int:
-    """How many planes a luma model reads and writes: luma alone, or R, G and B."""
-    return 3 if geometry.is_rgb else 1
-
-
 def window_names(model: ModelCard) -> tuple[str, ...]:
     """Names of the window's frames, oldest first: ``before1``, ``current``, ``after1`` and so on."""
     earlier = (f"before{i}" for i in range(model.before, 0, -1))
     later = (f"after{i}" for i in range(1, model.after + 1))
     return (*earlier, "current", *later)
-
-
-def same_planes(one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:
-    """Whether two copied frames hold the same codes. A sparse look settles nearly every case."""
-    sparse = all((a[::16] == b[::16]).all() for a, b in zip(one, other, strict=True))
-    return sparse and all((a == b).all() for a, b in zip(one, other, strict=True))
-
-
-class LumaSession(WindowedSession, ABC):
-    """A session of a luma model: frames are copied in as blocks, one array per component."""
-
-    def _copy_in(self, planes: Planes) -> tuple[Plane, ...]:
-        return tuple(
-            to_blocks(
-                plane,
-                block=self.model.block,
-                multiple=self.model.multiple,
-                shift=self.geometry.shift,
-            )
-            for plane in planes[: component_count(self.geometry)]
-        )
-
-    def _same(self, one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:
-        return same_planes(one, other)
-
-    def _copy_out(self, result: Sequence[Plane]) -> Planes:
-        """Turns the derained components, (rows, columns, block * block) codes, back into planes."""
-        return tuple(
-            from_blocks(
-                component,
-                block=self.model.block,
-                width=self.geometry.width,
-                height=self.geometry.height,
-                shift=self.geometry.shift,
-            )
-            for component in result
-        )

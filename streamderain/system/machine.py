@@ -5,16 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import statistics
 import subprocess
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from streamderain.measure.gpu import gpus
+from streamderain.system.gpu import gpus
 
 PACKAGES = ("streamderain", "av", "openvino", "numpy", "torch", "tensorrt")
 
@@ -32,32 +30,6 @@ def machine() -> dict[str, Any]:
         **versions,
         "commit": commit(),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """Several measurements of one thing.
-
-    Attributes:
-        median: The middle one.
-        min: The least.
-        max: The most.
-    """
-
-    median: float
-    min: float
-    max: float
-
-
-def spread(values: Sequence[float], *, digits: int = 3) -> Spread:
-    """Median, least and most of several measurements.
-
-    Raises:
-        ValueError: No values.
-    """
-    return Spread(
-        round(statistics.median(values), digits), round(min(values), digits), round(max(values), digits)
-    )
 
 
 def processor() -> str:

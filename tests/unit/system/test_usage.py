@@ -9,8 +9,8 @@ import numpy as np
 import pynvml
 import pytest
 
-from streamderain.measure import gpu, machine
-from streamderain.measure.usage import Usage
+from streamderain.system import gpu, machine
+from streamderain.system.usage import Usage
 
 
 @pytest.fixture
@@ -64,12 +64,6 @@ def test_use_of_gpus_is_sampled(driver: list[str]) -> None:
     with Usage() as usage:
         time.sleep(0.05)
     assert usage.gpu == [gpu.GpuUse(3 * 2**30, 40)]
-
-
-def test_a_spread() -> None:
-    assert machine.spread([3.0, 1.0, 2.0]) == machine.Spread(2.0, 1.0, 3.0)
-    with pytest.raises(ValueError, match="median"):
-        machine.spread([])
 
 
 def test_the_machine_is_described() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from streamderain.errors import ConfigError, PipelineError, StageFailed
-from streamderain.measure.isolated import Crashed, Isolated, isolated
+from streamderain.system.process import Crashed, Isolated, isolated
 
 
 def counting(first: int) -> Iterator[int]:

@@ -1,21 +1,32 @@
-"""Work in a process of its own: memory that is its own, and crashes that are reported, not suffered."""
+"""Child processes that end with their parent, and whose crashes are reported instead of suffered."""
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from streamderain.errors import EngineError, PipelineError, StreamderainError
-from streamderain.system import children
 
 T = TypeVar("T")
 
 _PATIENCE_S = 5.0
+
+_PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal a process gets when the thread that started it ends."""
+
+_GONE = 1
+"""Exit code of a child whose parent was gone before it could ask to be told."""
 
 
 class Crashed(EngineError):
@@ -52,7 +63,7 @@ class Isolated(Generic[T]):
         self._doing = doing
         # Not daemonic: the work may have children of its own. It ends with this process all the same.
         self._process = context.Process(target=_serve, args=(os.getpid(), there, work, arguments))
-        children.start(self._process)
+        start_child(self._process)
         there.close()
 
     def __enter__(self) -> Self:
@@ -104,7 +115,7 @@ def isolated(work: Callable[..., Iterator[T]], *arguments: Any, doing: str) -> T
 def _serve(
     parent_pid: int, connection: Connection, work: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]
 ) -> None:
-    children.die_with_parent(parent_pid)
+    die_with_parent(parent_pid)
     # Ctrl-C reaches every process of the terminal; whoever asked ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     values = work(*arguments)
@@ -138,3 +149,58 @@ def _portable(error: StreamderainError) -> StreamderainError:
         if issubclass(cls, StreamderainError) and "__init__" not in vars(cls)
     )
     return kind(str(error))
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have this process killed when its parent ends, also by SIGKILL; call it first thing in a child.
+
+    Linux tells the child when the *thread* that started it ends, so that children are started by
+    ``start_child``, or by a thread that lives as long as they do. Elsewhere nothing is done.
+
+    Args:
+        parent_pid: The parent's process number, taken in the parent: it may be gone by now.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent_pid:
+        os._exit(_GONE)
+
+
+def start_child(process: BaseProcess) -> None:
+    """Start a process from a thread that lives as long as this process does; see ``die_with_parent``.
+
+    Args:
+        process: Of multiprocessing's ``spawn`` context, not started yet.
+    """
+    started: Future[None] = Future()
+    _starter().put((process, started))
+    started.result()
+
+
+_Order = tuple[BaseProcess, "Future[None]"]
+_LOCK = threading.Lock()
+_orders: dict[int, SimpleQueue[_Order]] = {}
+
+
+def _starter() -> SimpleQueue[_Order]:
+    """The queue of this process's starting thread; a forked child gets a thread of its own."""
+    with _LOCK:
+        pid = os.getpid()
+        if pid not in _orders:
+            _orders[pid] = SimpleQueue()
+            threading.Thread(target=_start_all, args=(_orders[pid],), name="starter", daemon=True).start()
+        return _orders[pid]
+
+
+def _start_all(orders: SimpleQueue[_Order]) -> None:
+    while True:
+        process, started = orders.get()
+        try:
+            process.start()
+        except BaseException as error:
+            started.set_exception(error)
+        else:
+            started.set_result(None)

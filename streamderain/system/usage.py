@@ -10,7 +10,7 @@ from typing import Self
 
 import psutil
 
-from streamderain.measure.gpu import GpuUse, gpu_use
+from streamderain.system.gpu import GpuUse, gpu_use
 
 _MEMORY_EVERY_S = 0.02
 _GPU_EVERY_S = 0.2

@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from streamderain.measure.isolated import Isolated
+from streamderain.system.process import Isolated
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def sleep_on() -> None:
@@ -65,8 +65,8 @@ def test_a_child_outlives_the_thread_that_asked_for_it() -> None:
 PARENTS = {
     "measuring": """
         import time
-        from streamderain.measure.isolated import Isolated
-        from tests.unit.test_children import busy
+        from streamderain.system.process import Isolated
+        from tests.unit.system.test_process_lifetime import busy
         if __name__ == "__main__":
             child = Isolated(busy, doing="looked")
             print(next(child), flush=True)

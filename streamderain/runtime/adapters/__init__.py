@@ -1,0 +1,1 @@
+"""The numbers around a core, and their graphs for each runtime."""

@@ -1,0 +1,232 @@
+"""What engines share: the window of frames, their order, the waiting, and the copies of planes."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from streamderain.errors import EngineError, InferenceError
+from streamderain.frame import Geometry, Plane, Planes
+from streamderain.models import ModelCard
+from streamderain.runtime.base import EndOfSession, Session, SessionOptions, Token
+from streamderain.runtime.blocks import from_blocks, to_blocks
+from streamderain.runtime.window import Window, WindowFrames
+
+
+@dataclass(slots=True)
+class _Pending:
+    token: Token
+    result: Future[Planes]
+
+
+class WindowedSession(Session):
+    """The part that engines share: the window, the order, the waiting. Subclasses copy in and infer.
+
+    Args:
+        model: Gives the window's shape.
+        geometry: What frames look like.
+        options: How to work.
+        workers: How many frames the engine computes at a time, each on a thread of its own.
+    """
+
+    def __init__(
+        self, model: ModelCard, geometry: Geometry, options: SessionOptions, *, workers: int
+    ) -> None:
+        self.model = model
+        self.geometry = geometry
+        self.strength = options.strength
+        self._trace = options.trace
+        self._window: Window[Any] = Window(model.before, model.after, causal=options.causal)
+        self._workers = workers
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="derain")
+        self._lookahead = 0 if options.causal else model.after
+        self._capacity = (options.depth or workers + 1) + self._lookahead
+        self._changed = threading.Condition()
+        self._pending: deque[_Pending] = deque()
+        self._waiting: deque[Token] = deque()  # pushed, look-ahead not complete
+        self._ended = False
+        self._aborted = False
+        self._busy_s = 0.0
+
+    @abstractmethod
+    def _copy_in(self, planes: Planes) -> Any:
+        """Copies what the model reads of a frame into memory of the session."""
+
+    @abstractmethod
+    def _same(self, one: Any, other: Any) -> bool:
+        """Whether two copied frames are equal, so that one says nothing new about the other."""
+
+    @abstractmethod
+    def _inferred(self, window: WindowFrames[Any]) -> AbstractContextManager[Any]:
+        """Computes one frame; what it gives is copied out before the context ends.
+
+        Runs on a worker thread and ends only when the device is done.
+        """
+
+    @abstractmethod
+    def _copy_out(self, result: Any) -> Planes:
+        """Copies a computed frame out of the session's memory."""
+
+    def push(self, planes: Planes, token: Token, *, cut: bool = False, emit: bool = True) -> None:
+        """See :meth:`Session.push`."""
+        self._check(planes)
+        with self._changed:
+            while not (self._ended or self._aborted) and self._in_flight() >= self._capacity:
+                self._changed.wait()
+            if self._ended or self._aborted:
+                raise EndOfSession
+        started = perf_counter()
+        copied = self._copy_in(planes)
+        if self._trace is not None and emit:
+            self._trace.add("copy-in", perf_counter() - started)
+        with self._changed:
+            if self._aborted:
+                raise EndOfSession
+            if emit:
+                self._waiting.append(token)
+            last = self._window.last
+            repeated = not cut and last is not None and self._same(last, copied)
+            self._submit(self._window.push(copied, cut=cut, emit=emit, repeated=repeated))
+
+    def pop(self, timeout_s: float | None = None) -> tuple[Token, Planes] | None:
+        """See :meth:`Session.pop`."""
+        with self._changed:
+            there = self._changed.wait_for(
+                lambda: self._pending or self._aborted or (self._ended and not self._waiting), timeout_s
+            )
+            if self._aborted or (there and not self._pending):
+                raise EndOfSession
+            if not there:
+                return None
+            oldest = self._pending[0]
+        try:
+            planes = oldest.result.result(timeout_s)
+        except FutureTimeoutError:
+            return None
+        except CancelledError:
+            raise EndOfSession from None
+        with self._changed:
+            if self._aborted:
+                raise EndOfSession
+            self._pending.popleft()
+            self._changed.notify_all()
+        return oldest.token, planes
+
+    def flush(self) -> None:
+        """See :meth:`Session.flush`."""
+        with self._changed:
+            if self._ended or self._aborted:
+                return
+            self._ended = True
+            self._submit(self._window.flush())
+
+    def abort(self) -> list[Token]:
+        """See :meth:`Session.abort`."""
+        with self._changed:
+            left = [pending.token for pending in self._pending] + list(self._waiting)
+            self._aborted = True
+            for pending in self._pending:
+                pending.result.cancel()
+            self._pending.clear()
+            self._waiting.clear()
+            self._changed.notify_all()
+        return left
+
+    def close(self) -> None:
+        """See :meth:`Session.close`."""
+        self.abort()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def components(self) -> int:
+        """See :meth:`Session.components`."""
+        geometry = self.geometry
+        return geometry.luma_planes if self.model.input == "luma" else len(geometry.plane_shapes)
+
+    @property
+    def busy_s(self) -> float:
+        """See :meth:`Session.busy_s`."""
+        return self._busy_s / self._workers
+
+    def _in_flight(self) -> int:
+        return len(self._pending) + len(self._waiting)
+
+    def _submit(self, windows: Sequence[WindowFrames[Any]]) -> None:
+        for window in windows:
+            token = self._waiting.popleft()
+            self._pending.append(_Pending(token, self._pool.submit(self._work, window)))
+        self._changed.notify_all()
+
+    def _work(self, window: WindowFrames[Any]) -> Planes:
+        started = perf_counter()
+        try:
+            with self._inferred(window) as result:
+                computed = perf_counter()
+                planes = self._copy_out(result)
+                if self._trace is not None:
+                    self._trace.add("network", computed - started)
+                    self._trace.add("copy-out", perf_counter() - computed)
+            return planes
+        except EngineError:
+            raise
+        except Exception as error:
+            raise InferenceError(
+                f"the engine failed on a frame of {self.geometry.width}x{self.geometry.height}: {error}; "
+                "try another --engine, or --precision f32"
+            ) from error
+        finally:
+            with self._changed:
+                self._busy_s += perf_counter() - started
+
+    def _check(self, planes: Planes) -> None:
+        expected = self.geometry.plane_shapes[: self.components]
+        if tuple(plane.shape for plane in planes[: self.components]) != expected:
+            raise InferenceError(
+                f"the session was opened for planes of {list(expected)} (height, width) and got "
+                f"{[plane.shape for plane in planes]}; open a session per geometry"
+            )
+
+
+class LumaSession(WindowedSession, ABC):
+    """A session of a luma model: frames are copied in as blocks, one array per component."""
+
+    def _copy_in(self, planes: Planes) -> tuple[Plane, ...]:
+        return tuple(
+            to_blocks(
+                plane,
+                block=self.model.block,
+                multiple=self.model.multiple,
+                shift=self.geometry.shift,
+            )
+            for plane in planes[: self.components]
+        )
+
+    def _same(self, one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:
+        return same_planes(one, other)
+
+    def _copy_out(self, result: Sequence[Plane]) -> Planes:
+        """Turns the derained components, (rows, columns, block * block) codes, back into planes."""
+        return tuple(
+            from_blocks(
+                component,
+                block=self.model.block,
+                width=self.geometry.width,
+                height=self.geometry.height,
+                shift=self.geometry.shift,
+            )
+            for component in result
+        )
+
+
+def same_planes(one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:
+    """Whether two copied frames hold the same codes. A sparse look settles nearly every case."""
+    sparse = all((a[::16] == b[::16]).all() for a, b in zip(one, other, strict=True))
+    return sparse and all((a == b).all() for a, b in zip(one, other, strict=True))
