@@ -34,9 +34,9 @@ from streamderain.measure.metrics import ssim
 from streamderain.measure.rain import known_rain
 from streamderain.measure.scene import rainy_scene, write_scene
 from streamderain.measure.tables import Spread, spread
-from streamderain.media.folder import find_sources
-from streamderain.media.source import FileSource
-from streamderain.media.targets import open_outputs
+from streamderain.media.reading.file import FileSource
+from streamderain.media.reading.sources import find_sources
+from streamderain.media.writing.outputs import open_outputs
 from streamderain.models import load_model
 from streamderain.nets.families import load_core
 from streamderain.nets.fast import multiply_accumulates

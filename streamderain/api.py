@@ -26,7 +26,7 @@ from streamderain.errors import (
 from streamderain.events import Complete, Event, Failed, Observer, Progress, Skipped
 from streamderain.jobs.job import Job
 from streamderain.jobs.plan import Plan, Planned, plan_run
-from streamderain.media.folder import find_sources
+from streamderain.media.reading.sources import find_sources
 from streamderain.options import RunOptions
 from streamderain.runtime.base import Engine
 from streamderain.runtime.registry import open_engine

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from streamderain.closable import Closable
 from streamderain.errors import ConfigError
 from streamderain.frame import Frame, Geometry, Planes
-from streamderain.media.folder import find_sources, open_source
-from streamderain.media.picture import rgb_array
+from streamderain.media.arrays import rgb_array
+from streamderain.media.reading.sources import find_sources, open_source
 from streamderain.options import EngineOptions, RunOptions
 from streamderain.pipeline.cuts import lead_of
 from streamderain.pipeline.inline import InlineSession

@@ -13,9 +13,9 @@ from streamderain.cli.run import run_options
 from streamderain.cli.tables import print_table, telling
 from streamderain.errors import ConfigError
 from streamderain.measure.compare import Comparison, Layout, compare, stacked, summary, to_json
-from streamderain.media.folder import VIDEO_SUFFIXES
-from streamderain.media.places import check_targets
-from streamderain.media.sink import PartialFile
+from streamderain.media.reading.sources import VIDEO_SUFFIXES
+from streamderain.media.writing.sink import PartialFile
+from streamderain.media.writing.target import check_targets
 from streamderain.options import EncodeOptions, ReadOptions
 
 PAGE_S = 20.0

@@ -13,8 +13,8 @@ from streamderain.cli.run import interruptible
 from streamderain.cli.view import View
 from streamderain.derainer import frames
 from streamderain.errors import ConfigError
-from streamderain.media.picture import save_picture
-from streamderain.media.places import check_targets
+from streamderain.media.arrays import save_picture
+from streamderain.media.writing.target import check_targets
 from streamderain.options import EncodeOptions, EngineOptions, RunOptions
 
 CLIP = Path(__file__).parent.parent / "assets" / "demo.mp4"

@@ -10,8 +10,8 @@ from pathlib import Path
 from streamderain.addresses import STANDARD_INPUT, is_address
 from streamderain.cli.text import printable
 from streamderain.errors import ConfigError, MediaError
-from streamderain.media.folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from streamderain.media.sink import PartialFile
+from streamderain.media.reading.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from streamderain.media.writing.sink import PartialFile
 from streamderain.system.files import is_text
 
 STANDARD_OUTPUT = "-"

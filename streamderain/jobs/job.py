@@ -11,10 +11,9 @@ from time import perf_counter
 
 from streamderain.errors import StreamderainError
 from streamderain.events import Complete, Observer, Progress, Started
-from streamderain.media.folder import SourceSpec, open_source
-from streamderain.media.images import ImageSequence
-from streamderain.media.source import FileSource
-from streamderain.media.targets import open_outputs
+from streamderain.media.reading.sources import SourceSpec, open_source
+from streamderain.media.track import MediaSource
+from streamderain.media.writing.outputs import open_outputs
 from streamderain.options import RunOptions
 from streamderain.pipeline.cuts import lead_of
 from streamderain.pipeline.pipeline import Pipeline
@@ -29,8 +28,6 @@ OPEN_TICK_S = 0.1
 
 TELL_EVERY_S = 0.2
 """How often progress is told."""
-
-FrameFile = FileSource | ImageSequence
 
 
 class Job:
@@ -110,9 +107,9 @@ class Job:
         tell(complete)
         return complete
 
-    def _opened(self, stop: threading.Event) -> FrameFile | None:
+    def _opened(self, stop: threading.Event) -> MediaSource | None:
         """Opens the source on a thread that can be left behind: a pipe or an address may never answer."""
-        opening: Future[FrameFile] = Future()
+        opening: Future[MediaSource] = Future()
 
         def work() -> None:
             source, problem = None, None
@@ -138,7 +135,7 @@ class Job:
             return None  # a pipe that was stopped brought too little to be opened
         return opening.result()
 
-    def _prepare(self, source: FrameFile, cleanup: ExitStack) -> tuple[Pipeline, list[str]]:
+    def _prepare(self, source: MediaSource, cleanup: ExitStack) -> tuple[Pipeline, list[str]]:
         """Opens sessions and outputs, which are closed again should anything fail."""
         options = SessionOptions(depth=self._slots, strength=self._options.engine.strength, trace=self._trace)
         sessions = []
@@ -174,7 +171,7 @@ class Job:
         return tick
 
     def _complete(
-        self, source: FrameFile, pipeline: Pipeline, warnings: list[str], *, interrupted: bool
+        self, source: MediaSource, pipeline: Pipeline, warnings: list[str], *, interrupted: bool
     ) -> Complete:
         counters = pipeline.counters
         elapsed_s = perf_counter() - counters.started
@@ -196,7 +193,7 @@ class Job:
             warnings=tuple(dict.fromkeys([*warnings, *source.warnings])),
         )
 
-    def _started(self, source: FrameFile, frames: int | None, warnings: list[str]) -> Started:
+    def _started(self, source: MediaSource, frames: int | None, warnings: list[str]) -> Started:
         geometry = source.streams[0].geometry
         return Started(
             source=self._spec.name,
@@ -239,6 +236,6 @@ class Job:
         )
 
 
-def _expected_frames(source: FrameFile) -> int | None:
+def _expected_frames(source: MediaSource) -> int | None:
     frames = [stream.frames for stream in source.streams]
     return None if None in frames else sum(number or 0 for number in frames)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamderain.errors import ConfigError
-from streamderain.media.folder import IMAGE_SUFFIXES, VIDEO_SUFFIXES, SourceSpec
-from streamderain.media.places import check_targets, is_folder, is_there, parse_target
+from streamderain.media.reading.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, SourceSpec
+from streamderain.media.writing.target import check_targets, is_folder, is_there, parse_target
 from streamderain.options import ReadOptions, RunOptions
 
 _FALLBACK_SUFFIX = ".mkv"

@@ -27,7 +27,7 @@ from streamderain.measure.quality import (
 from streamderain.measure.scene import write_scene
 from streamderain.measure.tables import Spread, spread
 from streamderain.measure.trial import STAGES, Opened, Repeat, Setup, StageCost, stage_trial, whole_trial
-from streamderain.media.folder import SourceSpec, find_sources, open_source
+from streamderain.media.reading.sources import SourceSpec, find_sources, open_source
 from streamderain.options import EngineOptions, ReadOptions, RunOptions
 from streamderain.system.machine import machine
 from streamderain.system.process import Isolated

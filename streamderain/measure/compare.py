@@ -29,8 +29,8 @@ from streamderain.measure.quality import (
     values,
 )
 from streamderain.measure.tables import Rows, Table
-from streamderain.media.clip import ClipWriter
-from streamderain.media.folder import SourceSpec, find_sources, open_source
+from streamderain.media.arrays import ClipWriter
+from streamderain.media.reading.sources import SourceSpec, find_sources, open_source
 from streamderain.options import ReadOptions
 
 Layout = Literal["side", "wipe", "stack"]

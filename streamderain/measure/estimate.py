@@ -14,9 +14,9 @@ from pathlib import Path
 
 from streamderain.errors import ConfigError
 from streamderain.jobs.job import Job
-from streamderain.media.choice import gop_size
-from streamderain.media.folder import SourceSpec, find_sources, open_source
 from streamderain.media.probing import Packets, packets_of
+from streamderain.media.reading.sources import SourceSpec, find_sources, open_source
+from streamderain.media.writing.encoder_settings import gop_size
 from streamderain.options import RunOptions
 from streamderain.runtime.registry import open_engine
 from streamderain.system.process import Isolated

@@ -17,7 +17,7 @@ from streamderain.measure.compare import Comparison, summary
 from streamderain.measure.quality import FrameQuality, Quality
 from streamderain.measure.summary import facts, tables
 from streamderain.measure.trial import STAGES
-from streamderain.media.picture import jpeg_bytes
+from streamderain.media.arrays import jpeg_bytes
 
 _TOP_DB = 100.0
 """Equal frames have an infinite PSNR; they are drawn here."""

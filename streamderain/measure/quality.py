@@ -21,8 +21,8 @@ from streamderain.frame import Frame, Geometry, Planes
 from streamderain.measure.flow import block_flow
 from streamderain.measure.metrics import matlab_luma, psnr, ssim, warping_error
 from streamderain.measure.rain import RainSequence, known_rain
-from streamderain.media.folder import SourceSpec, open_source
-from streamderain.media.picture import rgb_array
+from streamderain.media.arrays import rgb_array
+from streamderain.media.reading.sources import SourceSpec, open_source
 from streamderain.options import EngineOptions, ReadOptions
 from streamderain.pipeline.cuts import lead_of
 from streamderain.pipeline.inline import InlineSession

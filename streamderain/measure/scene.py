@@ -30,7 +30,7 @@ def write_scene(path: Path, *, width: int, height: int, frames: int) -> None:
     Raises:
         EncodeError: It cannot be written.
     """
-    from streamderain.media.clip import ClipWriter  # pictures are drawn where there is no PyAV, too
+    from streamderain.media.arrays import ClipWriter  # pictures are drawn where there is no PyAV, too
 
     with ClipWriter(path, rate_fps=Fraction(RATE_FPS), crf=_CRF) as clip:
         for luma in rainy_scene(width=width, height=height, frames=frames):

@@ -19,8 +19,8 @@ import numpy as np
 
 from streamderain.frame import Frame
 from streamderain.jobs.job import Job
-from streamderain.media.folder import SourceSpec, find_sources, open_source
-from streamderain.media.targets import open_outputs
+from streamderain.media.reading.sources import SourceSpec, find_sources, open_source
+from streamderain.media.writing.outputs import open_outputs
 from streamderain.options import ReadOptions, RunOptions
 from streamderain.runtime.base import EndOfSession, Engine, SessionOptions
 from streamderain.runtime.registry import open_engine

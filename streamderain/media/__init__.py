@@ -1,1 +1,1 @@
-"""Reading and writing media. The only room that imports av."""
+"""Demuxer and writing media. The only room that imports av."""

@@ -1,42 +1,20 @@
-"""What FFmpeg does not tell of a JPEG file: the camera's tags beside the picture, and whether it is whole.
+"""The segments of a JPEG file, and whether its picture is whole, which FFmpeg does not tell.
 
-FFmpeg's encoder drops the tags. Its decoder fills what is missing of a picture with gray without a word, and
-takes the small preview inside the tags for the picture where that is missing altogether.
+Its decoder fills what is missing of a picture with gray without a word, and takes the small preview inside
+the tags for the picture where that is missing altogether.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import av
 from av.codec.context import CodecContext
 
-_START = b"\xff\xd8"
-_APP1, _APP13, _SCAN = 0xE1, 0xED, 0xDA
-"""EXIF and XMP; IPTC; the segment after which picture data begins."""
-
-_HEAD_BYTES = 1 << 20
-
-
-def jpeg_tags(path: Path) -> bytes:
-    """EXIF, XMP and IPTC segments of a JPEG file as they are; empty where there are none.
-
-    Args:
-        path: A file; one that is no JPEG or cannot be read gives nothing.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(_HEAD_BYTES)
-    except OSError:
-        return b""
-    return b"".join(data[begin:end] for kind, begin, end in segments(data) if kind in (_APP1, _APP13))
-
-
-def with_jpeg_tags(picture: bytes, tags: bytes) -> bytes:
-    """The encoded JPEG with these segments at its beginning, where readers look for them."""
-    return _START + tags + picture.removeprefix(_START) if tags else picture
+START = b"\xff\xd8"
+_SCAN = 0xDA
+"""The segment after which picture data begins."""
 
 
 def jpeg_fault(data: bytes) -> Literal["", "broken", "missing"]:
@@ -61,8 +39,8 @@ def jpeg_fault(data: bytes) -> Literal["", "broken", "missing"]:
 
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yields kind, beginning and end of each segment of a JPEG up to the first scan's header."""
-    place = len(_START)
-    while data.startswith(_START) and place + 4 <= len(data) and data[place] == 0xFF:
+    place = len(START)
+    while data.startswith(START) and place + 4 <= len(data) and data[place] == 0xFF:
         kind = data[place + 1]
         if kind == 0xFF:  # padding
             place += 1

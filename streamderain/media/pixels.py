@@ -23,7 +23,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from streamderain.errors import UnsupportedFormat
+from streamderain.errors import EncodeError, UnsupportedFormat
 from streamderain.frame import Chroma, Geometry, Planes
 
 _FLOAT = re.compile(r"f(16|32)(le|be)$")
@@ -366,3 +366,20 @@ def _unsupported(pix_fmt: str) -> UnsupportedFormat:
         f"pictures of the pixel format {pix_fmt!r} cannot be used. "
         "Convert the file first, for example with: ffmpeg -i INPUT -pix_fmt yuv420p -c:a copy OUTPUT"
     )
+
+
+def write_planes(picture: av.VideoFrame, planes: Planes) -> None:
+    """Writes planes over the first colour components of a writable picture.
+
+    Args:
+        picture: Made writable before; its other components, alpha and side data stay as they are.
+        planes: (height, width) each, in the picture's own code range.
+
+    Raises:
+        EncodeError: A plane has another size than its component.
+    """
+    views = component_planes(picture)
+    for view, plane in zip(views, planes, strict=False):
+        if view.shape != plane.shape:
+            raise EncodeError(f"derained plane of {plane.shape} does not fit the picture's {view.shape}")
+        np.copyto(view, plane, casting="same_kind")

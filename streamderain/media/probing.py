@@ -9,8 +9,8 @@ from pathlib import Path
 import av
 
 from streamderain.errors import ConfigError, EncodeError, OpenError
-from streamderain.media.codecs import EncoderSettings, pixel_formats
-from streamderain.media.rehearsal import SIDE_PX, Samples
+from streamderain.media.writing.codecs import EncoderSettings, pixel_formats
+from streamderain.media.writing.roundtrip import SIDE_PX, SampleEncodes
 
 
 def ffmpeg_version() -> str:
@@ -27,7 +27,7 @@ def encoder_fault(codec: str) -> str | None:
     Returns:
         Why it does not work; None where it does.
     """
-    samples = Samples()
+    samples = SampleEncodes()
     try:
         formats = pixel_formats(codec)
         settings = EncoderSettings(

@@ -62,8 +62,8 @@ class Session(Closable):
     def pop(self, timeout_s: float | None = None) -> tuple[Token, Planes] | None:
         """Returns the oldest result, or None when ``timeout_s`` passed without one.
 
-        The planes are the first ``components`` ones, contiguous, in the geometry's dtype, valid until the next
-        pop.
+        The planes are the first ``components`` ones: contiguous, in the geometry's dtype, valid until the
+        next pop.
 
         Raises:
             EndOfSession: Nothing more will come.

@@ -21,7 +21,7 @@ from streamderain.measure.pages import bench_page
 from streamderain.measure.rain import RainParameters, RainSequence
 from streamderain.measure.summary import markdown, to_json
 from streamderain.measure.trial import STAGES, percentiles
-from streamderain.media.clip import ClipWriter
+from streamderain.media.arrays import ClipWriter
 from streamderain.models import load_model
 from streamderain.system.machine import machine
 from tests.support.browser import opened

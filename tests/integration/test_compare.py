@@ -14,7 +14,7 @@ import pytest
 from streamderain.measure import compare as compare_module
 from streamderain.measure.compare import compare, stacked, summary
 from streamderain.measure.pages import compare_page
-from streamderain.media.clip import ClipWriter
+from streamderain.media.arrays import ClipWriter
 from streamderain.options import ReadOptions
 from tests.support import media
 from tests.support.browser import opened

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin
 
-from streamderain.media.picture import rgb_array
-from streamderain.media.timing import later_timecode
+from streamderain.media.arrays import rgb_array
+from streamderain.media.writing.timestamps import later_timecode
 from tests.support import media
 from tests.support.command import command, streamderain
 from tests.support.reader import ffprobe, frame_count, frame_times
@@ -213,7 +213,7 @@ def test_the_time_code_of_a_piece_is_that_of_its_first_frame(tmp_path: Path, suf
 
 
 def test_a_data_sample_across_the_cut_stays_until_its_end(tmp_path: Path) -> None:
-    from streamderain.media.trim import Trim, clip_of
+    from streamderain.media.reading.trim import Trim, requested_range
 
     class Stream:
         type, index = "data", 1
@@ -221,7 +221,7 @@ def test_a_data_sample_across_the_cut_stays_until_its_end(tmp_path: Path) -> Non
     packet: Any = type("Packet", (), {})()
     packet.pts = packet.dts = 0
     packet.duration, packet.time_base, packet.stream, packet.stream_index = 3000, Fraction(1, 1000), Stream, 1
-    trim = Trim(clip_of(1.0, None, begin_s=Fraction(0)), streams=1)
+    trim = Trim(requested_range(1.0, None, begin_s=Fraction(0)), streams=1)
     trim.offset_s = Fraction(1)
     assert list(trim.packet(packet)) == [packet]
     assert (packet.pts, packet.dts, packet.duration) == (0, 0, 2000)

@@ -11,8 +11,7 @@ import pytest
 
 from benchmarks.scaling import repeat_clip
 from streamderain.cli.estimate import duration_text
-from streamderain.media.clip import ClipWriter
-from streamderain.media.picture import save_picture
+from streamderain.media.arrays import ClipWriter, save_picture
 from streamderain.media.probing import packets_of
 from tests.support import media
 from tests.support.command import streamderain

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from streamderain.media.sink import PartialFile
+from streamderain.media.writing.sink import PartialFile
 from tests.support import media
 from tests.support.command import command, streamderain
 from tests.support.reader import frame_count

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import pytest
 
-from streamderain.media import codecs
+from streamderain.media.writing import codecs
 from tests.support import media
 from tests.support.command import command
 from tests.support.writing import write_through
@@ -52,8 +52,8 @@ def test_encoders_give_their_memory_back_without_the_garbage_collector(tmp_path:
     held = resident_mb(
         """
         import gc, sys, psutil
-        from streamderain.media.source import FileSource
-        from streamderain.media.targets import open_outputs
+        from streamderain.media.reading.file import FileSource
+        from streamderain.media.writing.outputs import open_outputs
         from streamderain.options import EncodeOptions, ReadOptions
         gc.disable()
         for number in range(6):

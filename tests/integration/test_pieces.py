@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from streamderain.jobs.job import Job
-from streamderain.media.folder import find_sources
+from streamderain.media.reading.sources import find_sources
 from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions
 from streamderain.pipeline.cuts import CutDetector
 from streamderain.runtime.base import Engine

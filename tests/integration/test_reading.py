@@ -19,7 +19,7 @@ from av import Packet, VideoFrame
 from streamderain.errors import UnsupportedFormat
 from streamderain.frame import Frame
 from streamderain.media.pixels import component_planes, rgb_array
-from streamderain.media.source import FileSource
+from streamderain.media.reading.file import FileSource
 from streamderain.options import ReadOptions
 from tests.support.media import (
     HDR10_X265,
@@ -360,7 +360,7 @@ def test_nothing_piles_up_while_reading(tmp_path: Path) -> None:
 
 READER = """
 import sys
-from streamderain.media.source import FileSource
+from streamderain.media.reading.file import FileSource
 from streamderain.options import ReadOptions
 from streamderain.errors import StreamderainError
 try:

@@ -16,8 +16,8 @@ import pytest
 from streamderain.addresses import redact
 from streamderain.errors import DecodeError, MediaError, OpenError, UnsupportedFormat
 from streamderain.frame import Frame
-from streamderain.media.damage import TEXTS_AT_MOST, Damage, Gap
-from streamderain.media.source import FileSource
+from streamderain.media.reading.damage import TEXTS_AT_MOST, Damage, Gap
+from streamderain.media.reading.file import FileSource
 from streamderain.options import ReadOptions
 from tests.support.media import (
     Sound,

@@ -11,9 +11,9 @@ import pytest
 
 from streamderain.errors import ConfigError, DecodeError, OpenError, UnsupportedFormat
 from streamderain.frame import Lead
-from streamderain.media.folder import SourceSpec, find_sources, open_source
-from streamderain.media.images import ImageSequence, size_of
 from streamderain.media.pixels import component_planes
+from streamderain.media.reading.images import ImageSequence, size_of
+from streamderain.media.reading.sources import SourceSpec, find_sources, open_source
 from streamderain.options import ReadOptions
 from tests.support.media import decoded, truncate, write_image, write_sequence, write_video
 

@@ -12,8 +12,8 @@ import pytest
 
 from streamderain.errors import ConfigError
 from streamderain.frame import Frame, Lead
-from streamderain.media import reading
-from streamderain.media.source import FileSource
+from streamderain.media.reading import demuxer
+from streamderain.media.reading.file import FileSource
 from streamderain.options import ReadOptions
 from tests.support.media import Sound, Text, Video, decoded, joined, probe, write, write_video
 
@@ -168,7 +168,7 @@ def test_reading_stops_soon_after_the_end(tmp_path: Path) -> None:
     )
     source = FileSource(str(path), ReadOptions(start_s=2.0, duration_s=1.0))
     assert sum(frame.emit for frame in source.frames(lambda packet: None)) == 25
-    assert not source._reading.reached_end
+    assert not source._demuxer.reached_end
     source.close()
 
 
@@ -178,14 +178,14 @@ def test_a_seek_that_lands_late_is_taken_back(
 ) -> None:
     """Some indexes lead behind the wanted time; then reading begins earlier, at last at the beginning."""
     path = write_video(tmp_path / "a.mkv", frames=100, gop=1)
-    seek = reading.Reading.seek
+    seek = demuxer.Demuxer.seek
     tried = []
 
-    def late(self: reading.Reading, to_s: Fraction) -> None:
+    def late(self: demuxer.Demuxer, to_s: Fraction) -> None:
         tried.append(to_s)
         seek(self, Fraction(lands_at, RATE))
 
-    monkeypatch.setattr(reading.Reading, "seek", late)
+    monkeypatch.setattr(demuxer.Demuxer, "seek", late)
     source, frames, _ = trimmed(path, 2.0)
     assert tried[0] == 1 - Fraction(LEAD.before, RATE)
     kept = [frame for frame in frames if frame.emit]
@@ -203,7 +203,7 @@ def test_where_seeking_fails_reading_begins_at_the_beginning(
     def refuse(*_: Any) -> None:
         raise av.error.PermissionError(1, "Operation not permitted", "x")
 
-    monkeypatch.setattr(reading.Reading, "seek", refuse)
+    monkeypatch.setattr(demuxer.Demuxer, "seek", refuse)
     source, frames, _ = trimmed(path, 2.0)
     assert sum(frame.emit for frame in frames) == 50
     source.close()

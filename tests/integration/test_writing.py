@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from streamderain.errors import ConfigError
-from streamderain.media.hdr import hdr10_of
-from streamderain.media.source import FileSource
-from streamderain.media.targets import open_outputs
+from streamderain.media.reading.file import FileSource
+from streamderain.media.writing.hdr10 import hdr10_of
+from streamderain.media.writing.outputs import open_outputs
 from streamderain.options import EncodeOptions, ReadOptions
 from tests.support.media import (
     HDR10_X265,

@@ -15,9 +15,10 @@ import av
 import pytest
 
 from streamderain.errors import ConfigError, EncodeError, MediaError, OpenError, OutputFull
-from streamderain.media.sink import PartialFile, StandardOutput
-from streamderain.media.source import FileSource
-from streamderain.media.targets import check_targets, open_outputs
+from streamderain.media.reading.file import FileSource
+from streamderain.media.writing.outputs import open_outputs
+from streamderain.media.writing.sink import PartialFile, StandardOutput
+from streamderain.media.writing.target import check_targets
 from streamderain.options import EncodeOptions, ReadOptions
 from tests.support.media import Sound, Video, probe, write
 from tests.support.requirements import require
@@ -411,8 +412,8 @@ def test_a_target_that_got_nothing_is_refused_and_removed(tmp_path: Path, suffix
         """
         import sys
         from streamderain.errors import EncodeError
-        from streamderain.media.source import FileSource
-        from streamderain.media.targets import open_outputs
+        from streamderain.media.reading.file import FileSource
+        from streamderain.media.writing.outputs import open_outputs
         from streamderain.options import EncodeOptions, ReadOptions
         outputs, _ = open_outputs(FileSource(sys.argv[1], ReadOptions()), [sys.argv[2]], EncodeOptions())
         try:

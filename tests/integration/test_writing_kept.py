@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from streamderain.media.turning import turns
+from streamderain.media.writing.rotation import rotation_filters
 from tests.support.media import Sound, Video, decoded, probe, rgb, write
 from tests.support.writing import write_through
 
@@ -138,7 +138,7 @@ def test_a_rotated_video_keeps_its_rotation_beside_turned_pictures(tmp_path: Pat
 )
 def test_a_display_matrix_becomes_filters(corner: tuple[float, ...], filters: tuple[str, ...] | None) -> None:
     a, b, c, d = (round(number * ONE) for number in corner)
-    assert turns([a, b, 0, c, d, 0, 0, 0, 1 << 30]) == filters
+    assert rotation_filters([a, b, 0, c, d, 0, 0, 0, 1 << 30]) == filters
 
 
 def test_the_slant_of_a_video_is_said(tmp_path: Path) -> None:

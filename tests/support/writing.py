@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from streamderain.frame import Frame, Planes
-from streamderain.media.folder import find_sources, open_source
-from streamderain.media.targets import MediaOutput, check_targets, open_outputs
+from streamderain.media.reading.sources import find_sources, open_source
+from streamderain.media.writing.outputs import MediaOutput, open_outputs
+from streamderain.media.writing.target import check_targets
 from streamderain.options import EncodeOptions, ReadOptions
 
 Change = Callable[[Frame], Planes | None]

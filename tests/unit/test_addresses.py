@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from streamderain.addresses import display_name, is_address, redact, redact_address
 from streamderain.errors import ConfigError, OpenError, StageFailed, StreamderainError
-from streamderain.media.folder import find_sources, open_source
-from streamderain.media.places import parse_target
+from streamderain.media.reading.sources import find_sources, open_source
+from streamderain.media.writing.target import parse_target
 from streamderain.options import ReadOptions
 from tests.support.command import streamderain
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamderain.media.clock import Continuity, Timeline
+from streamderain.media.reading.timestamps import Continuity, Timeline
 
 MS = Fraction(1, 1000)
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamderain.errors import ConfigError, EncodeError
-from streamderain.media.codecs import (
+from streamderain.media.writing.codecs import (
     EncoderSettings,
     check_encoder_options,
     choose_pix_fmt,
@@ -24,7 +24,7 @@ from streamderain.media.codecs import (
     open_encoder,
     settle,
 )
-from streamderain.media.timing import Retimer
+from streamderain.media.writing.timestamps import TimestampRescaler
 from streamderain.options import EncodeOptions
 
 SETTINGS = EncoderSettings("libx264", 64, 48, "yuv420p", Fraction(1, 25), Fraction(25))
@@ -133,17 +133,17 @@ def test_alpha_is_known_by_its_component() -> None:
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=60))
 def test_a_coarse_clock_keeps_order_and_never_puts_two_frames_in_one_place(steps: list[int]) -> None:
-    retimer = Retimer(Fraction(1, 90000), Fraction(1, 1000))
+    rescaler = TimestampRescaler(Fraction(1, 90000), Fraction(1, 1000))
     pts, times = 0, []
     for step in steps:
         pts += step
         times.append(pts)
-        retimer.note(pts)
+        rescaler.note(pts)
     placed = []
     for pts in times:
         packet = av.Packet(1)
         packet.time_base, packet.pts, packet.dts, packet.duration = Fraction(1, 90000), pts, pts, 0
-        retimer.place(packet)
+        rescaler.place(packet)
         assert packet.time_base == Fraction(1, 1000)
         assert packet.dts is not None
         assert packet.pts is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -15,11 +14,11 @@ from av.stream import Disposition
 
 from streamderain.addresses import display_name
 from streamderain.errors import UnsupportedFormat
-from streamderain.media.clock import Continuity
-from streamderain.media.damage import Damage
-from streamderain.media.lane import Lane
-from streamderain.media.opening import is_pipe, no_video, nothing_decoded, open_container, pipe_of
-from streamderain.media.trim import Item, Trim
+from streamderain.media.reading.container import is_pipe, no_video, nothing_decoded, open_container, pipe_of
+from streamderain.media.reading.damage import Damage
+from streamderain.media.reading.decoder import VideoDecoder, decoder_threads
+from streamderain.media.reading.timestamps import Continuity
+from streamderain.media.reading.trim import Item, Trim
 from streamderain.options import ReadOptions
 
 LOOK_AHEAD_BYTES = 64 << 20
@@ -29,10 +28,9 @@ READ_ERRORS_AT_MOST = 8
 """Read errors in a row, without a packet between them, after which the source counts as ended."""
 
 OVERRUN_S = Fraction(10)
-"""How far past the end of a clip the slowest stream is waited for."""
+"""How far past the end of a time_range the slowest stream is waited for."""
 
 COPIED = ("audio", "subtitle", "data", "attachment")
-DECODER_THREADS_AT_MOST = 8
 
 Packet = Any
 
@@ -51,12 +49,7 @@ def is_cover(stream: Any) -> bool:
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
 
 
-def decoder_threads() -> int:
-    """Returns how many threads a decoder gets: half the cores; engine and encoder want theirs too."""
-    return min(DECODER_THREADS_AT_MOST, max(2, len(os.sched_getaffinity(0)) // 2))
-
-
-class Reading:
+class Demuxer:
     """An open container being read from front to back.
 
     Args:
@@ -88,13 +81,13 @@ class Reading:
         self.continuity = Continuity()
         self.was_moved = False
         try:
-            self.lanes = self._make_lanes()
+            self.decoders = self._make_decoders()
             self.firsts = self._look_ahead()
         except BaseException:
             self.container.close()
             raise
 
-    def _make_lanes(self) -> list[Lane]:
+    def _make_decoders(self) -> list[VideoDecoder]:
         streams = [stream for stream in self.container.streams.video if not is_cover(stream)]
         if not streams:
             raise no_video(self.path, self.container)
@@ -111,10 +104,10 @@ class Reading:
         for stream in decodable:
             stream.codec_context.thread_count = decoder_threads()
             stream.thread_type = cast(Any, "AUTO")
-        return [self._lane(stream, position) for position, stream in enumerate(decodable)]
+        return [self._decoder(stream, position) for position, stream in enumerate(decodable)]
 
-    def _lane(self, stream: av.VideoStream, position: int) -> Lane:
-        return Lane(
+    def _decoder(self, stream: av.VideoStream, position: int) -> VideoDecoder:
+        return VideoDecoder(
             stream,
             position=position,
             name=display_name(self.path),
@@ -129,29 +122,29 @@ class Reading:
         Returns:
             The first picture of each video stream, by stream index.
         """
-        lanes = {lane.stream.index: lane for lane in self.lanes}
+        decoders = {decoder.stream.index: decoder for decoder in self.decoders}
         firsts: dict[int, av.VideoFrame] = {}
         encrypted = False
         size = 0
         for packet in self._packets:
             index = packet.stream_index
-            lane = lanes.get(index)
-            waiting = lane is not None and index not in firsts
+            decoder = decoders.get(index)
+            waiting = decoder is not None and index not in firsts
             encrypted = encrypted or (waiting and packet.has_sidedata("encryption_info"))
             if encrypted:
                 break
-            pictures = lane.decode(packet) if lane is not None and waiting else None
+            pictures = decoder.decode(packet) if decoder is not None and waiting else None
             if pictures:
                 firsts[index] = pictures[0]
             self._ahead.append(_Read(index, packet, pictures))
             size += packet.size
-            if len(firsts) == len(lanes) or size > LOOK_AHEAD_BYTES:
+            if len(firsts) == len(decoders) or size > LOOK_AHEAD_BYTES:
                 break
         else:
             self._ended = True
         if self._ended:
-            for index, lane in lanes.items():
-                if index not in firsts and (pictures := lane.decode(None)):
+            for index, decoder in decoders.items():
+                if index not in firsts and (pictures := decoder.decode(None)):
                     firsts[index] = pictures[0]
                     self._ahead.append(_Read(index, None, pictures))
         if not firsts:
@@ -161,13 +154,14 @@ class Reading:
 
     def _leave_out(self, firsts: dict[int, av.VideoFrame]) -> None:
         """Drops video streams that gave no picture, and closes ranks."""
-        for lane in [lane for lane in self.lanes if lane.stream.index not in firsts]:
+        for decoder in [decoder for decoder in self.decoders if decoder.stream.index not in firsts]:
             self.warnings.append(
-                f"video {lane.position} ({lane.stream.codec_context.name}) gave no picture and is left out"
+                f"video {decoder.position} ({decoder.stream.codec_context.name}) gave no picture and is left "
+                "out"
             )
-            self.lanes.remove(lane)
-        for position, lane in enumerate(self.lanes):
-            lane.position = position
+            self.decoders.remove(decoder)
+        for position, decoder in enumerate(self.decoders):
+            decoder.position = position
 
     @property
     def ahead(self) -> list[Packet]:
@@ -192,8 +186,8 @@ class Reading:
         Raises:
             FFmpegError: The container cannot.
         """
-        lane = self.lanes[0]
-        self.container.seek(int(to_s / lane.time_base), stream=lane.stream)
+        decoder = self.decoders[0]
+        self.container.seek(int(to_s / decoder.time_base), stream=decoder.stream)
         self._packets.close()
         self._packets = self._demux()
         self._ahead.clear()
@@ -202,42 +196,42 @@ class Reading:
         self.continuity = Continuity()
         self.was_moved = True
         self._last_dts.clear()
-        self.lanes = [self._lane(lane.stream, lane.position) for lane in self.lanes]
+        self.decoders = [self._decoder(decoder.stream, decoder.position) for decoder in self.decoders]
 
     def items(self, trim: Trim) -> Iterator[Item]:
-        """Yields frames and packets to copy, in the order of the container, until the end or the clip's."""
-        by_index = {lane.stream.index: lane for lane in self.lanes}
+        """Yields frames and packets to copy, in the order of the container, until the end or the piece's."""
+        by_index = {decoder.stream.index: decoder for decoder in self.decoders}
         for read in self._reads():
             if read.packet is not None and self._is_over(read.packet, trim):
                 break
-            lane = by_index.get(read.stream_index)
-            if lane is not None:
-                yield from self._decoded(read, lane, trim)
+            decoder = by_index.get(read.stream_index)
+            if decoder is not None:
+                yield from self._decoded(read, decoder, trim)
             elif read.packet is not None:
                 yield from self._copied(read.packet, trim)
-        for lane in self.lanes:
-            yield from self._drained(lane, trim)
+        for decoder in self.decoders:
+            yield from self._drained(decoder, trim)
         yield from trim.finish()
 
-    def _decoded(self, read: _Read, lane: Lane, trim: Trim) -> Iterator[Item]:
+    def _decoded(self, read: _Read, decoder: VideoDecoder, trim: Trim) -> Iterator[Item]:
         if read.packet is not None:
             self._note_end(read.packet)
-        if lane.position in trim.done:
+        if trim.is_video_done(decoder.position):
             return
-        pictures = lane.decode(read.packet) if read.pictures is None else read.pictures
-        yield from self._accept(lane, pictures, trim)
+        pictures = decoder.decode(read.packet) if read.pictures is None else read.pictures
+        yield from self._accept(decoder, pictures, trim)
 
-    def _drained(self, lane: Lane, trim: Trim) -> Iterator[Item]:
+    def _drained(self, decoder: VideoDecoder, trim: Trim) -> Iterator[Item]:
         """Yields what a stream's decoder and deinterlacer still hold."""
-        if lane.position not in trim.done:
-            yield from self._accept(lane, lane.decode(None), trim)
-        if lane.position not in trim.done:
-            for frame in lane.finish():
+        if not trim.is_video_done(decoder.position):
+            yield from self._accept(decoder, decoder.decode(None), trim)
+        if not trim.is_video_done(decoder.position):
+            for frame in decoder.finish():
                 yield from trim.video(frame)
 
-    def _accept(self, lane: Lane, pictures: list[av.VideoFrame], trim: Trim) -> Iterator[Item]:
+    def _accept(self, decoder: VideoDecoder, pictures: list[av.VideoFrame], trim: Trim) -> Iterator[Item]:
         for picture in pictures:
-            for frame in lane.accept(picture):
+            for frame in decoder.accept(picture):
                 yield from trim.video(frame)
 
     def _reads(self) -> Iterator[_Read]:
@@ -253,15 +247,17 @@ class Reading:
         return self._ended and not self._ahead
 
     def _is_over(self, packet: Packet, trim: Trim) -> bool:
-        """Returns whether nothing that is still to come belongs to the clip."""
-        end_s = trim.clip.end_s
+        """Returns whether nothing that is still to come belongs to the piece."""
+        end_s = trim.time_range.end_s
         if end_s is None or packet.dts is None:
             return False
         if packet.dts * packet.time_base > end_s + OVERRUN_S:
             return True
         sounds = self.container.streams.audio
-        lanes_done = all(lane.position in trim.done for lane in self.lanes)
-        return lanes_done and all(trim.is_done(s.index) or s.index not in self._last_dts for s in sounds)
+        decoders_done = all(trim.is_video_done(decoder.position) for decoder in self.decoders)
+        return decoders_done and all(
+            trim.is_copied_done(s.index) or s.index not in self._last_dts for s in sounds
+        )
 
     def _copied(self, packet: Packet, trim: Trim) -> Iterator[Item]:
         stream = packet.stream

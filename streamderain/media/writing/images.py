@@ -12,9 +12,9 @@ from typing import Any
 import av
 
 from streamderain.errors import EncodeError, OpenError
-from streamderain.media.jpeg import with_jpeg_tags
-from streamderain.media.packets import duplicate
-from streamderain.media.sink import PartialFile, write_error
+from streamderain.media.writing.jpeg_tags import with_jpeg_tags
+from streamderain.media.writing.packets import duplicate
+from streamderain.media.writing.sink import PartialFile, write_error
 
 
 class ImageOutlet:
@@ -89,7 +89,7 @@ class ImageOutlet:
                 raise EncodeError(f"{self.name}: no picture to write; the source gave none")
 
     def duplicate(self, packet: av.Packet[Any]) -> av.Packet[Any]:
-        """See :func:`streamderain.media.packets.duplicate`."""
+        """See :func:`streamderain.media.writing.packets.duplicate`."""
         return duplicate(packet)
 
     def leave(self) -> str | None:

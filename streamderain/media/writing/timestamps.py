@@ -11,7 +11,7 @@ from typing import Any
 import av
 
 
-class Retimer:
+class TimestampRescaler:
     """Places packets on a container's clock; no two frames ever share a place.
 
     A container whose clock holds every time of the source exactly leaves all as it is. Where it does not
@@ -57,7 +57,7 @@ class Retimer:
         packet.pts, packet.dts = max(pts, dts), dts
 
 
-class Order:
+class MonotonicTimestamps:
     """Keeps the decoding times of a copied stream rising, as muxers demand.
 
     Args:
@@ -121,7 +121,7 @@ def before_zero(packet: av.Packet[Any]) -> bool:
 
 
 @contextmanager
-def lent(packet: av.Packet[Any]) -> Iterator[None]:
+def times_restored(packet: av.Packet[Any]) -> Iterator[None]:
     """Gives the packet its stream and times back afterwards: muxing rewrites them, and others share it."""
     stream, time_base = packet.stream, packet.time_base
     times = packet.pts, packet.dts, packet.duration

@@ -12,7 +12,8 @@ import av
 from av.codec.codec import PixFmtLoss
 
 from streamderain.errors import ConfigError
-from streamderain.media.codecs import (
+from streamderain.media.track import VideoTrack
+from streamderain.media.writing.codecs import (
     Colour,
     EncoderSettings,
     check_pix_fmt,
@@ -23,10 +24,9 @@ from streamderain.media.codecs import (
     pixel_formats,
     quiet,
 )
-from streamderain.media.hdr import hdr10_of, with_hdr10
-from streamderain.media.rehearsal import Samples, rehearse
-from streamderain.media.sink import Nowhere
-from streamderain.media.source import VideoTrack
+from streamderain.media.writing.hdr10 import hdr10_of, with_hdr10
+from streamderain.media.writing.roundtrip import SampleEncodes, round_trip
+from streamderain.media.writing.sink import NullSink
 from streamderain.options import EncodeOptions
 
 BT709, BT601 = 1, 5
@@ -69,15 +69,15 @@ _IMAGES = {
 
 
 @dataclass(frozen=True)
-class Choice:
+class Candidates:
     """How one stream is encoded for one target.
 
     Attributes:
-        candidates: Settings to try, the best first.
+        settings: What to try, the best first.
         warnings: What is lost with the first of them.
     """
 
-    candidates: tuple[EncoderSettings, ...]
+    settings: tuple[EncoderSettings, ...]
     warnings: tuple[str, ...]
 
 
@@ -95,8 +95,10 @@ def image_codec(suffix: str) -> str:
     return _IMAGES.get(suffix.lower(), "png")
 
 
-def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str | None = None) -> Choice:
-    """Chooses encoder settings for one stream and one container format.
+def candidates_for(
+    track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str | None = None
+) -> Candidates:
+    """Choose encoder settings for one stream and one container format.
 
     Args:
         track: The stream, with its first decoded frame.
@@ -147,7 +149,7 @@ def choose(track: VideoTrack, muxer: str, options: EncodeOptions, *, codec: str 
         chosen=chosen,
         least_step=_GIF_LEAST_STEP if name == "gif" else 1,
     )
-    return Choice(tuple(_with_fallbacks(settings, options)), tuple(warnings))
+    return Candidates(tuple(_with_fallbacks(settings, options)), tuple(warnings))
 
 
 def _codec_warnings(track: VideoTrack, codec: str, pix_fmt: str, options: EncodeOptions) -> Iterator[str]:
@@ -183,29 +185,31 @@ def _codec_warnings(track: VideoTrack, codec: str, pix_fmt: str, options: Encode
         yield f"{codec} cannot hold the HDR10 mastering data of the source: use --codec libx265"
 
 
-def in_range(choice: Choice, muxer: str, options: Mapping[str, str], samples: Samples) -> Choice:
-    """The choice itself, or its like in limited range where the file could not say that its range is full.
+def in_range(
+    candidates: Candidates, muxer: str, options: Mapping[str, str], samples: SampleEncodes
+) -> Candidates:
+    """Return the candidates, in limited range where the file could not say that their range is full.
 
     Args:
-        choice: From ``choose``.
+        candidates: From ``candidates_for``.
         muxer: FFmpeg's name of the container format.
         options: Muxer options.
         samples: Makes the small pictures that are written and read back.
     """
-    wanted = choice.candidates[0]
+    wanted = candidates.settings[0]
     if wanted.colour.range != FULL or wanted.codec == "mjpeg" or not wanted.pix_fmt.startswith("yuv"):
-        return choice
-    lost = rehearse(
+        return candidates
+    lost = round_trip(
         wanted, muxer, samples=samples, options=options, matrix=None, metadata={}, chapters=False
     ).full_range
     if not lost or not _limited(wanted):
-        return choice
+        return candidates
     warning = (
         f"{wanted.codec} in {muxer} cannot say that the range is full: it is converted to limited range "
         "(H.264 in .mp4, .mkv or .mov keeps it)"
     )
-    limited = tuple(one for settings in choice.candidates for one in _limited(settings))
-    return Choice(limited, (*choice.warnings, warning))
+    limited = tuple(one for settings in candidates.settings for one in _limited(settings))
+    return Candidates(limited, (*candidates.warnings, warning))
 
 
 def _limited(settings: EncoderSettings) -> tuple[EncoderSettings, ...]:
@@ -252,7 +256,7 @@ def default_codec(track: VideoTrack, muxer: str) -> str:
 @cache
 def muxer_takes(muxer: str, codec: str) -> bool:
     """Whether a container format writes a header for what an encoder makes."""
-    sink = Nowhere()
+    sink = NullSink()
     container = av.open(sink, "w", format=muxer)
     opened = True
     try:
@@ -275,7 +279,7 @@ def muxer_takes(muxer: str, codec: str) -> bool:
 
 
 def _own_codec(muxer: str) -> str:
-    with av.open(Nowhere(), "w", format=muxer) as container:
+    with av.open(NullSink(), "w", format=muxer) as container:
         name = container.default_video_codec
     if name in ("none", "png"):
         # Audio formats name PNG for their cover pictures.

@@ -91,7 +91,7 @@ class EncoderSettings:
         options: Encoder options, all of them.
         global_header: Whether the container keeps the parameter sets.
         chosen: Names of those options that the user gave.
-        turn: Filters every picture goes through first, from ``turning.turns``.
+        rotation: Filters every picture goes through first, from ``rotation.rotation_filters``.
         least_step: Least distance of two frames, in units of ``time_base``.
     """
 
@@ -106,7 +106,7 @@ class EncoderSettings:
     options: tuple[tuple[str, str], ...] = ()
     global_header: bool = True
     chosen: tuple[str, ...] = ()
-    turn: tuple[str, ...] = ()
+    rotation: tuple[str, ...] = ()
     least_step: int = 1
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,35 +16,22 @@ from streamderain.addresses import display_name, is_address
 from streamderain.closable import Closable
 from streamderain.errors import ConfigError, DecodeError
 from streamderain.frame import NO_LEAD, Frame, Lead, StreamInfo
-from streamderain.media.ending import early_ending
 from streamderain.media.jpeg import jpeg_fault
-from streamderain.media.lane import DEFAULT_RATE, Lane
-from streamderain.media.opening import is_pipe
 from streamderain.media.pixels import geometry_of
-from streamderain.media.reading import COPIED, Reading, is_cover
-from streamderain.media.trim import Clip, Item, Trim, clip_of
+from streamderain.media.reading.container import is_pipe
+from streamderain.media.reading.damage import Damage
+from streamderain.media.reading.decoder import DEFAULT_RATE, VideoDecoder
+from streamderain.media.reading.demuxer import COPIED, Demuxer, is_cover
+from streamderain.media.reading.trim import Item, TimeRange, Trim, requested_range
+from streamderain.media.reading.truncation import truncation
+from streamderain.media.track import VideoTrack
 from streamderain.options import ReadOptions
 
 BACK_OFF_S = (Fraction(1), Fraction(5), Fraction(30))
-"""How long before a cut, and the lead-in of its piece, reading begins: where a seek lands too late the next
+"""How long before a cut, and the lead-in of its piece, demuxer begins: where a seek lands too late the next
 is tried, then the beginning."""
 
 Packet = Any
-
-
-@dataclass(frozen=True, slots=True)
-class VideoTrack:
-    """One video stream with what an encoder copies from it.
-
-    Attributes:
-        info: What the pipeline needs to know.
-        stream: The container's stream: sample aspect ratio, metadata, disposition.
-        first: The first decoded frame, in the format all frames come in: colour tags, rotation, side data.
-    """
-
-    info: StreamInfo
-    stream: av.VideoStream
-    first: av.VideoFrame
 
 
 class FileSource(Closable):
@@ -64,17 +50,17 @@ class FileSource(Closable):
         name: Its name for messages and reports, without credentials.
         tracks: The video streams, in order of position.
         copied: Audio, subtitle, data and attachment streams and cover art, in the container's order.
-        offset_s: What was subtracted from every time; 0 without a start.
-        end_s: End of the clip on the source's own clock; None without a length.
+        end_s: End of the piece on the source's own clock; None without a length.
         warnings: What the user should know; grows while reading.
-        damage: What was found broken so far.
 
     Raises:
         OpenError: Not there, not readable, or nothing with video in it.
         DecodeError: It has video, but no picture of it can be decoded.
         UnsupportedFormat: Interlaced without ``deinterlace``, encrypted, or pictures of an unknown kind.
-        ConfigError: The clip begins behind the end.
+        ConfigError: The piece begins behind the end.
     """
+
+    image_paths: tuple[Path, ...] = ()
 
     def __init__(
         self, path: str, options: ReadOptions, lead: Lead = NO_LEAD, stop: threading.Event | None = None
@@ -82,37 +68,33 @@ class FileSource(Closable):
         self.path = path
         self.name = display_name(path) if path == "-" or is_address(path) else Path(path).name
         self.warnings: list[str] = []
-        self.end_s: Fraction | None = None
         self._closed = False
         self._options = options
         self._lead = lead
         self._stop = stop or threading.Event()
         self._primed: deque[Item] = deque()
-        self._reading = Reading(path, options, self._stop)
+        self._demuxer = Demuxer(path, options, self._stop)
         try:
-            self._prepare()
+            demuxer = self._demuxer
+            self.warnings += demuxer.warnings
+            time_range = requested_range(
+                options.start_s, options.duration_s, begin_s=_begin_s(demuxer.container)
+            )
+            self.end_s = time_range.end_s
+            self.tracks = self._make_tracks(time_range)  # refuses what cannot be derained
+            self._begin(time_range)
+            if self._demuxer is not demuxer:  # opened anew
+                self.tracks = self._make_tracks(time_range)
+            self.copied = tuple(stream for stream in self.container.streams if _is_copied(stream))
+            self.damage.forget_before(float(self.offset_s))
+            self._fault = self._jpeg_fault()
+            if self._fault == "missing":
+                raise DecodeError(
+                    f"{self.name} ends before its picture begins; copy it again from the camera"
+                )
         except BaseException:
-            self._reading.container.close()
+            self._demuxer.container.close()
             raise
-
-    def _prepare(self) -> None:
-        reading = self._reading
-        self.warnings += reading.warnings
-        clip = clip_of(self._options.start_s, self._options.duration_s, begin_s=_begin_s(reading.container))
-        self.end_s = clip.end_s
-        self.tracks = self._make_tracks(clip)
-        if clip.start_s is None:
-            self._start(clip)
-        else:
-            self._start_at(clip, clip.start_s)
-        self.tracks = self._make_tracks(clip) if self._reading is not reading else self.tracks
-        self.offset_s = self._trim.offset_s or Fraction(0)
-        self.damage = self._reading.damage
-        self.damage.forget_before(float(self.offset_s))
-        self.copied = tuple(stream for stream in self.container.streams if _is_copied(stream))
-        self._fault = self._jpeg_fault()
-        if self._fault == "missing":
-            raise DecodeError(f"{self.name} ends before its picture begins; copy it again from the camera")
 
     @property
     def is_live(self) -> bool:
@@ -120,9 +102,19 @@ class FileSource(Closable):
         return is_address(self.path) and not self.container.duration
 
     @property
+    def damage(self) -> Damage:
+        """What was found broken so far."""
+        return self._demuxer.damage
+
+    @property
+    def offset_s(self) -> Fraction:
+        """What is subtracted from every time; 0 without a start."""
+        return self._trim.offset_s or Fraction(0)
+
+    @property
     def container(self) -> InputContainer:
         """The open container: its metadata and chapters."""
-        return self._reading.container
+        return self._demuxer.container
 
     @property
     def streams(self) -> tuple[StreamInfo, ...]:
@@ -132,25 +124,27 @@ class FileSource(Closable):
     def peek(self, stream_index: int) -> Packet | None:
         """Return the first packet of a stream among those read ahead; None where there is none yet."""
         primed = (item for item in self._primed if not isinstance(item, Frame))
-        packets = (*primed, *self._reading.ahead)
+        packets = (*primed, *self._demuxer.ahead)
         return next((packet for packet in packets if packet.stream_index == stream_index), None)
 
     @property
     def is_complete(self) -> bool:
         """Whether all frames that will be written were read, so that only lead-out may follow."""
-        end_s = self._trim.clip.end_s
-        return end_s is not None and all(self._has_ended(lane, end_s) for lane in self._reading.lanes)
+        end_s = self._trim.time_range.end_s
+        return end_s is not None and all(
+            self._has_ended(decoder, end_s) for decoder in self._demuxer.decoders
+        )
 
-    def _has_ended(self, lane: Lane, end_s: Fraction) -> bool:
-        """Returns whether the last packet that was read of a stream reaches the end of the clip."""
-        last_s = self._reading.ends_s.get(lane.stream.index)
-        step_s = 1 / (lane.rate or DEFAULT_RATE)
+    def _has_ended(self, decoder: VideoDecoder, end_s: Fraction) -> bool:
+        """Returns whether the last packet that was read of a stream reaches the end of the piece."""
+        last_s = self._demuxer.ends_s.get(decoder.stream.index)
+        step_s = 1 / (decoder.rate or DEFAULT_RATE)
         return last_s is not None and last_s >= end_s - step_s / 2
 
     @property
     def was_stopped(self) -> bool:
         """Whether ``stop`` ended the source before its own end."""
-        return self._reading.was_stopped
+        return self._demuxer.was_stopped
 
     def end(self) -> bool:
         """Ends a source that brings nothing more: what the decoder still holds is given, then comes the end.
@@ -158,7 +152,7 @@ class FileSource(Closable):
         Returns:
             Whether that can be done: a pipe can be ended, a network connection cannot.
         """
-        return self._reading.end()
+        return self._demuxer.end()
 
     def frames(self, copy: Callable[[Packet], None]) -> Iterator[Frame]:
         """Yields the frames of all video streams as they are decoded; calls ``copy`` with copied packets.
@@ -192,47 +186,54 @@ class FileSource(Closable):
         self._closed = True
         self._primed.clear()
         self.copied = ()
-        self._reading.container.close()
+        self._demuxer.container.close()
 
     def _jpeg_fault(self) -> str:
         stream = self.tracks[0].stream
         is_jpeg = _is_image(self.container) and stream.codec_context.name == "mjpeg"
         return jpeg_fault(Path(self.path).read_bytes()) if is_jpeg and Path(self.path).is_file() else ""
 
-    def _start(self, clip: Clip) -> None:
-        self._trim = Trim(clip, streams=len(self._reading.lanes), lead=self._lead)
+    def _begin(self, time_range: TimeRange) -> None:
+        """Makes ready to yield the frames of a piece: from the beginning, or from the first one of it."""
+        if time_range.start_s is None:
+            self._start(time_range)
+        else:
+            self._start_at(time_range, time_range.start_s)
+
+    def _start(self, time_range: TimeRange) -> None:
+        self._trim = Trim(time_range, streams=len(self._demuxer.decoders), lead=self._lead)
         self._items = self._all_items()
 
     def _all_items(self) -> Generator[Item]:
-        yield from self._reading.items(self._trim)
+        yield from self._demuxer.items(self._trim)
 
-    def _start_at(self, clip: Clip, start_s: Fraction) -> None:
+    def _start_at(self, time_range: TimeRange, start_s: Fraction) -> None:
         """Reads up to the first kept frame, after a seek where one lands early enough."""
-        lane = self._reading.lanes[0]
-        first = self._reading.firsts[lane.stream.index]
+        decoder = self._demuxer.decoders[0]
+        first = self._demuxer.firsts[decoder.stream.index]
         seekable = not is_pipe(self.path) and first.pts is not None
         for back_off_s in BACK_OFF_S if seekable else ():
-            target_s = start_s - back_off_s - self._lead.before / (lane.rate or DEFAULT_RATE)
-            if target_s <= _begin_s(self._reading.container):
+            target_s = start_s - back_off_s - self._lead.before / (decoder.rate or DEFAULT_RATE)
+            if target_s <= _begin_s(self._demuxer.container):
                 break
             try:
-                self._reading.seek(target_s)
+                self._demuxer.seek(target_s)
             except (av.error.FFmpegError, OSError):
                 break
-            if self._prime(clip) and self._came_early_enough():
+            if self._prime(time_range) and self._came_early_enough():
                 return
-        if seekable and self._reading.was_moved:
-            self._reading.container.close()
-            self._reading = Reading(self.path, self._options, self._stop)
-        if not self._prime(clip):
+        if seekable and self._demuxer.was_moved:
+            self._demuxer.container.close()
+            self._demuxer = Demuxer(self.path, self._options, self._stop)
+        if not self._prime(time_range):
             raise ConfigError(
                 f"nothing of {self.name} lies at or after {self._options.start_s:g} s (-ss): it is shorter, "
                 "or what follows cannot be decoded"
             )
 
-    def _prime(self, clip: Clip) -> bool:
-        """Reads until the first frame of the clip is known; returns whether there is one."""
-        self._start(clip)
+    def _prime(self, time_range: TimeRange) -> bool:
+        """Reads until the first frame of the piece is known; returns whether there is one."""
+        self._start(time_range)
         self._primed.clear()
         for item in self._items:
             self._primed.append(item)
@@ -245,30 +246,32 @@ class FileSource(Closable):
         before = next(item.index for item in self._primed if isinstance(item, Frame) and item.emit)
         return before > self._lead.before
 
-    def _make_tracks(self, clip: Clip) -> tuple[VideoTrack, ...]:
+    def _make_tracks(self, time_range: TimeRange) -> tuple[VideoTrack, ...]:
         tracks = []
-        for lane in self._reading.lanes:
-            first = lane.describe(self._reading.firsts[lane.stream.index])
-            tracks.append(VideoTrack(_info(lane, first, self._reading.container, clip), lane.stream, first))
+        for decoder in self._demuxer.decoders:
+            first = decoder.describe(self._demuxer.firsts[decoder.stream.index])
+            tracks.append(
+                VideoTrack(_info(decoder, first, self._demuxer.container, time_range), decoder.stream, first)
+            )
         return tuple(tracks)
 
     def _conclude(self) -> None:
         """Says at the end what was repaired, and whether the file ended too early."""
-        reading = self._reading
-        for lane in reading.lanes:
-            self.warnings += lane.notes()
-        if reading.repaired_packets:
+        demuxer = self._demuxer
+        for decoder in demuxer.decoders:
+            self.warnings += decoder.notes()
+        if demuxer.repaired_packets:
             self.warnings.append(
-                f"{reading.repaired_packets} packets of copied streams had times out of order"
+                f"{demuxer.repaired_packets} packets of copied streams had times out of order"
             )
-        if reading.continuity.jumps:
+        if demuxer.continuity.jumps:
             self.warnings.append(
-                f"times began anew {reading.continuity.jumps} times (joined files?); they were carried on"
+                f"times began anew {demuxer.continuity.jumps} times (joined files?); they were carried on"
             )
         if self._fault:
             self.damage.cut_short("the picture is damaged: a part of it is missing or wrong")
-        ended_early = reading.was_ended or reading.was_stopped
-        if reading.reached_end and not ended_early and (ending := early_ending(reading)):
+        ended_early = demuxer.was_ended or demuxer.was_stopped
+        if demuxer.reached_end and not ended_early and (ending := truncation(demuxer)):
             self.damage.cut_short(ending)
 
 
@@ -288,34 +291,36 @@ def _begin_s(container: InputContainer) -> Fraction:
     return min(starts, default=Fraction(0))
 
 
-def _info(lane: Lane, first: av.VideoFrame, container: InputContainer, clip: Clip) -> StreamInfo:
-    rate = None if _is_image(container) else lane.rate
-    duration_s = _duration_s(lane, container)
-    frames = 1 if _is_image(container) else lane.stream.frames or None
+def _info(
+    decoder: VideoDecoder, first: av.VideoFrame, container: InputContainer, time_range: TimeRange
+) -> StreamInfo:
+    rate = None if _is_image(container) else decoder.rate
+    duration_s = _duration_s(decoder, container)
+    frames = 1 if _is_image(container) else decoder.stream.frames or None
     if frames is None and duration_s is not None and rate:
         frames = round(duration_s * rate)
-    if duration_s is not None and (clip.start_s is not None or clip.end_s is not None):
+    if duration_s is not None and (time_range.start_s is not None or time_range.end_s is not None):
         begin_s = _begin_s(container)
-        start_s = (clip.start_s or begin_s) - begin_s
-        end_s = min(duration_s, duration_s if clip.end_s is None else clip.end_s - begin_s)
+        start_s = (time_range.start_s or begin_s) - begin_s
+        end_s = min(duration_s, duration_s if time_range.end_s is None else time_range.end_s - begin_s)
         share = max(Fraction(0), end_s - start_s) / duration_s if duration_s else Fraction(1)
         frames = None if frames is None else round(frames * share)
         duration_s *= share
     return StreamInfo(
-        position=lane.position,
-        codec=lane.stream.codec_context.name,
+        position=decoder.position,
+        codec=decoder.stream.codec_context.name,
         pix_fmt=first.format.name,
         geometry=geometry_of(first),
-        time_base=lane.time_base,
+        time_base=decoder.time_base,
         rate_fps=rate,
         frames=frames,
         duration_s=None if duration_s is None else float(duration_s),
     )
 
 
-def _duration_s(lane: Lane, container: InputContainer) -> Fraction | None:
-    if lane.stream.duration:
-        return lane.stream.duration * lane.time_base
+def _duration_s(decoder: VideoDecoder, container: InputContainer) -> Fraction | None:
+    if decoder.stream.duration:
+        return decoder.stream.duration * decoder.time_base
     return Fraction(container.duration, av.time_base) if container.duration else None
 
 

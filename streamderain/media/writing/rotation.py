@@ -12,7 +12,7 @@ _SLANT = 0.02
 """Cameras round their matrices; more than this part beside the axes is a real slant."""
 
 
-def turns(matrix: Sequence[int]) -> tuple[str, ...] | None:
+def rotation_filters(matrix: Sequence[int]) -> tuple[str, ...] | None:
     """FFmpeg filters that do to a picture what a display matrix asks players to do.
 
     Args:
@@ -38,11 +38,11 @@ def swaps_sides(filters: Sequence[str]) -> bool:
     return any(name.startswith("transpose") for name in filters)
 
 
-class Turner:
+class Rotator:
     """Turns pictures of any size and pixel format; the result carries no display matrix any more.
 
     Args:
-        filters: From ``turns``.
+        filters: From ``rotation_filters``.
     """
 
     def __init__(self, filters: Sequence[str]) -> None:
@@ -50,8 +50,8 @@ class Turner:
         self._shape: tuple[int, int, str] | None = None
         self._graph = Graph()
 
-    def turned(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """Gives a turned copy, with the picture's colour tags; the picture itself where nothing is asked."""
+    def rotated(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """Gives a rotated copy, with the picture's colour tags; the picture itself where nothing is asked."""
         if not self._filters:
             return picture
         shape = (picture.width, picture.height, picture.format.name)

@@ -1,4 +1,4 @@
-"""Streams that are copied, what the target can hold of them, and text subtitles in another dress."""
+"""Streams that are copied, what the target can hold of them, and text subtitles in another copy_tags."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from av.container import OutputContainer
 from av.stream import Disposition
 from av.subtitles.codeccontext import SubtitleCodecContext
 
-from streamderain.media.packets import duplicate
-from streamderain.media.sink import Nowhere
+from streamderain.media.writing.packets import duplicate
+from streamderain.media.writing.sink import NullSink
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,12 +48,12 @@ STATISTICS = ("DURATION", "BPS", "NUMBER_OF_", "_STATISTICS_", "encoder", "ENCOD
 """Metadata that describes the old encode: wrong for a stream encoded anew or trimmed."""
 
 
-class Passenger(Protocol):
+class CopiedStream(Protocol):
     """A copied stream in one target: makes its stream there and its packets fit."""
 
     source: Any
 
-    def board(self, container: OutputContainer) -> Any:
+    def add_to(self, container: OutputContainer) -> Any:
         """Adds the stream to a container; returns it."""
 
     def packets(self, packet: av.Packet[Any]) -> Sequence[av.Packet[Any]]:
@@ -61,12 +61,12 @@ class Passenger(Protocol):
 
 
 @dataclass
-class Verbatim:
+class StreamCopy:
     """Copies packets byte for byte."""
 
     source: Any
 
-    def board(self, container: OutputContainer) -> Any:
+    def add_to(self, container: OutputContainer) -> Any:
         """Adds a stream with the source's parameters."""
         return container.add_stream_from_template(self.source, opaque=True)
 
@@ -75,7 +75,7 @@ class Verbatim:
         return (packet,)
 
 
-class Unwrapped:
+class AdtsToAsc:
     """AAC whose every packet has a header (ADTS, from MPEG-TS), for containers that want one for all.
 
     Args:
@@ -94,7 +94,7 @@ class Unwrapped:
             raise ValueError("no AAC header in the first packet")
         self._header = bytes(told[0].get_sidedata("new_extradata"))
 
-    def board(self, container: OutputContainer) -> Any:
+    def add_to(self, container: OutputContainer) -> Any:
         """Adds a stream with the source's parameters and the header."""
         stream = container.add_stream_from_template(self.source, opaque=True)
         stream.codec_context.extradata = self._header
@@ -115,7 +115,7 @@ class Unwrapped:
         return plain
 
 
-class Pinned:
+class CoverAttachment:
     """A cover picture as an attachment: how Matroska holds one.
 
     Args:
@@ -127,7 +127,7 @@ class Pinned:
         self.source = source
         self._data = data
 
-    def board(self, container: OutputContainer) -> Any:
+    def add_to(self, container: OutputContainer) -> Any:
         """Adds the attachment, under the source's name for it."""
         codec = self.source.codec_context.name
         name = self.source.metadata.get("filename", "cover.jpg" if codec == "mjpeg" else f"cover.{codec}")
@@ -139,7 +139,7 @@ class Pinned:
         return ()
 
 
-class Reworded:
+class TranscodedSubtitles:
     """Rewrites text subtitles in a codec the target holds; text and times stay, styles may not.
 
     Args:
@@ -157,7 +157,7 @@ class Reworded:
             decoder.extradata = source.codec_context.extradata
         self._encoder: SubtitleCodecContext | None = None
 
-    def board(self, container: OutputContainer) -> Any:
+    def add_to(self, container: OutputContainer) -> Any:
         """Adds a stream of the other codec."""
         stream = container.add_stream(self.codec)
         context = stream.codec_context
@@ -186,13 +186,13 @@ class Reworded:
         return (written,)
 
 
-def choose_passengers(
+def choose_copied_streams(
     source: Any,
     muxer: str,
     *,
     video: Sequence[av.VideoStream],
     options: dict[str, str],
-) -> tuple[list[Passenger], list[str]]:
+) -> tuple[list[CopiedStream], list[str]]:
     """Tries every copied stream against the real muxer.
 
     Args:
@@ -204,50 +204,54 @@ def choose_passengers(
     Returns:
         The streams that fit, as the target will hold them, and warnings that name the others.
     """
-    taken: list[Passenger] = []
+    taken: list[CopiedStream] = []
     warnings: list[str] = []
     for stream in source.copied:
         if _is_remade(stream):
             continue
         heard = stream.type == "audio" and any(one.source.type == "audio" for one in taken)
-        guises = (
-            []
-            if (heard and muxer in ONE_OF_A_KIND) or _is_damaged(stream)
-            else _guises(stream, muxer, source)
+        forms = (
+            [] if (heard and muxer in ONE_OF_A_KIND) or _is_damaged(stream) else _forms(stream, muxer, source)
         )
-        passenger = next((p for p in guises if fits([*taken, p], muxer, video, options)), None)
-        if passenger is None and _is_damaged(stream):
+        copied_stream = next((p for p in forms if fits([*taken, p], muxer, video, options)), None)
+        if copied_stream is None and _is_damaged(stream):
             warnings.append(f"the header of {describe(stream)} is damaged: it is left out")
             continue
-        if passenger is None:
+        if copied_stream is None:
             hint = "" if muxer == "matroska" else " (.mkv holds nearly everything)"
             warnings.append(f"{muxer} cannot hold {describe(stream)}: it is left out{hint}")
             continue
-        taken.append(passenger)
+        taken.append(copied_stream)
         if stream.type == "audio" and stream.codec_context.name in _EXTENDED.get(muxer, ()):
             warnings.append(
                 f"{muxer} holds {describe(stream)} in a form of 2023, which older players do not hear "
                 "(.mkv is read everywhere)"
             )
-        if isinstance(passenger, Reworded) and stream.codec_context.codec.name in ("ass", "ssa"):
+        if isinstance(copied_stream, TranscodedSubtitles) and stream.codec_context.codec.name in (
+            "ass",
+            "ssa",
+        ):
             warnings.append(
-                f"{describe(stream)} becomes {passenger.codec}: text and times stay, styles do not"
+                f"{describe(stream)} becomes {copied_stream.codec}: text and times stay, styles do not"
             )
     return taken, warnings
 
 
 def fits(
-    passengers: Sequence[Passenger], muxer: str, video: Sequence[av.VideoStream], options: dict[str, str]
+    copied_streams: Sequence[CopiedStream],
+    muxer: str,
+    video: Sequence[av.VideoStream],
+    options: dict[str, str],
 ) -> bool:
     """Whether the muxer writes a header with these streams."""
-    sink = Nowhere()
+    sink = NullSink()
     container = av.open(sink, "w", format=muxer, container_options=options)
     try:
         for template in video:
             container.add_stream_from_template(template, opaque=True)
-        for passenger in passengers:
-            stream = passenger.board(container)
-            dress(stream, passenger.source, keep_statistics=True)
+        for copied_stream in copied_streams:
+            stream = copied_stream.add_to(container)
+            copy_tags(stream, copied_stream.source, keep_statistics=True)
         container.start_encoding()
     except (av.error.FFmpegError, ValueError, OSError):
         return False
@@ -257,17 +261,19 @@ def fits(
     return True
 
 
-def first_sounds(source: Any, passengers: Sequence[Passenger]) -> list[tuple[Passenger, av.Packet[Any]]]:
+def first_sounds(
+    source: Any, copied_streams: Sequence[CopiedStream]
+) -> list[tuple[CopiedStream, av.Packet[Any]]]:
     """The first packet of every audio stream that is copied: some lie before zero, and no header tells.
 
     Args:
         source: The open source.
-        passengers: The copied streams.
+        copied_streams: The copied streams.
 
     Returns:
         Streams and packets; none for pipes, and none for a clip, whose times begin anew.
     """
-    sounds = {p.source.index: p for p in passengers if p.source.type == "audio"}
+    sounds = {p.source.index: p for p in copied_streams if p.source.type == "audio"}
     if source.offset_s or not sounds:
         return []
     found = _first_packets(source.path, set(sounds))
@@ -294,7 +300,7 @@ def _first_packets(path: str, indices: set[int]) -> dict[int, av.Packet[Any]]:
     return found
 
 
-def dress(stream: Any, source: Any, *, keep_statistics: bool) -> None:
+def copy_tags(stream: Any, source: Any, *, keep_statistics: bool) -> None:
     """Copies metadata and dispositions to a new stream."""
     metadata = dict(source.metadata)
     if not keep_statistics:
@@ -313,18 +319,18 @@ def describe(stream: Any) -> str:
     return f"{kind} stream {stream.index} ({codec or 'unknown'}{language})"
 
 
-def _guises(stream: Any, muxer: str, source: Any) -> list[Passenger]:
+def _forms(stream: Any, muxer: str, source: Any) -> list[CopiedStream]:
     if stream.disposition & Disposition.attached_pic:
-        return _cover_guises(stream, muxer, source.path)
+        return _cover_forms(stream, muxer, source.path)
     if _is_wrapped(stream) and av.ContainerFormat(muxer, "w").flags & _GLOBAL_HEADER:
         first = first_packet(source, stream.index)
         with contextlib.suppress(ValueError, av.error.FFmpegError):
-            return [] if first is None else [Unwrapped(stream, first)]
+            return [] if first is None else [AdtsToAsc(stream, first)]
         return []
-    guises: list[Passenger] = [Verbatim(stream)]
+    forms: list[CopiedStream] = [StreamCopy(stream)]
     if stream.type == "subtitle" and stream.codec_context is not None and stream.codec_context.codec.text_sub:
-        guises += [Reworded(stream, codec) for codec in _TEXT_CODECS]
-    return guises
+        forms += [TranscodedSubtitles(stream, codec) for codec in _TEXT_CODECS]
+    return forms
 
 
 def _is_damaged(stream: Any) -> bool:
@@ -339,12 +345,12 @@ def _is_wrapped(stream: Any) -> bool:
     return stream.type == "audio" and context is not None and context.name == "aac" and not context.extradata
 
 
-def _cover_guises(stream: Any, muxer: str, path: str) -> list[Passenger]:
+def _cover_forms(stream: Any, muxer: str, path: str) -> list[CopiedStream]:
     if muxer == "matroska":
         data = _cover_bytes(stream, path)
-        return [Pinned(stream, data)] if data else []
+        return [CoverAttachment(stream, data)] if data else []
     # Others take the stream as a video track and forget that it is a cover.
-    return [Verbatim(stream)] if muxer in ("mp4", "ipod") else []
+    return [StreamCopy(stream)] if muxer in ("mp4", "ipod") else []
 
 
 def _cover_bytes(stream: Any, path: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
@@ -12,22 +11,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import av
-from av.sidedata.sidedata import Type as SideType
 
 from streamderain.errors import EncodeError
-from streamderain.media.copied import Passenger, dress
-from streamderain.media.encoder import VideoEncoder
-from streamderain.media.hdr import side_data
-from streamderain.media.images import ImageSequence
-from streamderain.media.packets import duplicate
-from streamderain.media.sink import PartialFile, Sink, StandardOutput
-from streamderain.media.source import FileSource, VideoTrack
-from streamderain.media.timing import Order, Retimer, before_zero, later_timecode, lent
+from streamderain.media.side_data import display_matrix
+from streamderain.media.track import MediaSource, VideoTrack
+from streamderain.media.writing.encoder import VideoEncoder
+from streamderain.media.writing.packets import duplicate
+from streamderain.media.writing.sink import PartialFile, Sink, StandardOutput
+from streamderain.media.writing.stream_copy import CopiedStream, copy_tags
+from streamderain.media.writing.timestamps import (
+    MonotonicTimestamps,
+    TimestampRescaler,
+    before_zero,
+    later_timecode,
+    times_restored,
+)
 
 _T = TypeVar("_T")
-
-MediaSource = FileSource | ImageSequence
-"""What outputs are opened for."""
 
 _NONSTRICT = 0x20000
 """AVFMT_TS_NONSTRICT: the muxer takes equal decoding times."""
@@ -98,7 +98,7 @@ class ContainerOutlet:
         muxer: FFmpeg's name of the format.
         source: Gives metadata, chapters and the video streams' tags.
         encoders: One per video stream; their packets are told apart by their ``stream``.
-        passengers: The copied streams this format can hold.
+        copied_streams: The copied streams this format can hold.
         options: Muxer options.
         name: Name of the target, for messages.
 
@@ -114,7 +114,7 @@ class ContainerOutlet:
         muxer: str,
         source: MediaSource,
         encoders: Sequence[VideoEncoder],
-        passengers: Sequence[Passenger],
+        copied_streams: Sequence[CopiedStream],
         options: Mapping[str, str],
         name: str,
     ) -> None:
@@ -130,9 +130,9 @@ class ContainerOutlet:
         self._container = av.open(
             sink, "w", format=muxer, container_options=dict(options), buffer_size=1 << 18
         )
-        self._video: dict[Any, tuple[Any, Retimer]] = {}
-        self._copied: dict[Any, tuple[Any, Passenger, Order]] = {}
-        self._translated(lambda: self._start(source, encoders, passengers))
+        self._video: dict[Any, tuple[Any, TimestampRescaler]] = {}
+        self._copied: dict[Any, tuple[Any, CopiedStream, MonotonicTimestamps]] = {}
+        self._translated(lambda: self._start(source, encoders, copied_streams))
 
     @property
     def time_bases(self) -> tuple[Fraction, ...]:
@@ -150,7 +150,7 @@ class ContainerOutlet:
         return self._sink.written_bytes
 
     def duplicate(self, packet: av.Packet[Any]) -> av.Packet[Any]:
-        """See :func:`streamderain.media.packets.duplicate`."""
+        """See :func:`streamderain.media.writing.packets.duplicate`."""
         return duplicate(packet)
 
     def mux(self, packets: Sequence[av.Packet[Any]]) -> None:
@@ -162,9 +162,9 @@ class ContainerOutlet:
             EncodeError: The format refuses a packet.
         """
         for packet in packets:
-            stream, retimer = self._video[packet.stream]
-            with self._lock, lent(packet):
-                retimer.place(packet)
+            stream, rescaler = self._video[packet.stream]
+            with self._lock, times_restored(packet):
+                rescaler.place(packet)
                 self._write(packet, stream)
                 self._wrote_video = True
 
@@ -178,12 +178,12 @@ class ContainerOutlet:
         """
         if packet.stream not in self._copied or not packet.size:
             return
-        stream, passenger, order = self._copied[packet.stream]
+        stream, copied_stream, order = self._copied[packet.stream]
         if self._from_zero and before_zero(packet):
             return
         with self._lock:
-            for written in self._translated(lambda: passenger.packets(packet)):
-                with lent(written) if written is packet else contextlib.nullcontext():
+            for written in self._translated(lambda: copied_stream.packets(packet)):
+                with times_restored(written) if written is packet else contextlib.nullcontext():
                     order.place(written, stream.time_base)
                     self._write(written, stream)
 
@@ -240,21 +240,21 @@ class ContainerOutlet:
                 self._container.close()
 
     def _start(
-        self, source: MediaSource, encoders: Sequence[VideoEncoder], passengers: Sequence[Passenger]
+        self, source: MediaSource, encoders: Sequence[VideoEncoder], copied_streams: Sequence[CopiedStream]
     ) -> None:
         self._container.metadata.update(_later(file_metadata(source), source))
         trimmed = source.offset_s != 0 or source.end_s is not None
-        boarding: list[tuple[int, Any, VideoEncoder | None]] = []
-        boarding += [(t.stream.index, t, e) for t, e in zip(source.tracks, encoders, strict=True)]
-        boarding += [(p.source.index, p, None) for p in passengers]
+        items: list[tuple[int, Any, VideoEncoder | None]] = []
+        items += [(t.stream.index, t, e) for t, e in zip(source.tracks, encoders, strict=True)]
+        items += [(p.source.index, p, None) for p in copied_streams]
         streams: list[tuple[Any, Any, Any]] = []
         # In the source's order: players take the first stream of a kind by default.
-        for _, item, encoder in sorted(boarding, key=lambda entry: entry[0]):
+        for _, item, encoder in sorted(items, key=lambda entry: entry[0]):
             if encoder is not None:
                 streams.append((self._add_video(source, item, encoder), item, encoder))
             else:
-                stream = item.board(self._container)
-                dress(stream, item.source, keep_statistics=not trimmed)
+                stream = item.add_to(self._container)
+                copy_tags(stream, item.source, keep_statistics=not trimmed)
                 streams.append((stream, item, None))
         self._container.set_chapters(chapters(source))
         self._container.start_encoding()
@@ -263,7 +263,7 @@ class ContainerOutlet:
     def _add_video(self, source: MediaSource, track: VideoTrack, encoder: VideoEncoder) -> Any:
         stream = self._container.add_stream_from_template(encoder.stream, opaque=True)
         stream.time_base = encoder.settings.time_base
-        dress(stream, track.stream, keep_statistics=False)
+        copy_tags(stream, track.stream, keep_statistics=False)
         stream.metadata.update(_later(stream.metadata, source))
         matrix = display_matrix(track.first)
         if matrix is not None:
@@ -277,11 +277,15 @@ class ContainerOutlet:
         strict = not self._container.format.flags & _NONSTRICT
         for stream, item, encoder in streams:
             if encoder is None:
-                self._copied[item.source] = (stream, item, Order(strict=strict, from_zero=self._from_zero))
+                self._copied[item.source] = (
+                    stream,
+                    item,
+                    MonotonicTimestamps(strict=strict, from_zero=self._from_zero),
+                )
                 continue
-            retimer = Retimer(encoder.settings.time_base, stream.time_base, strict=strict)
-            encoder.listeners.append(retimer.note)
-            self._video[encoder.stream] = (stream, retimer)
+            rescaler = TimestampRescaler(encoder.settings.time_base, stream.time_base, strict=strict)
+            encoder.listeners.append(rescaler.note)
+            self._video[encoder.stream] = (stream, rescaler)
 
     def _write(self, packet: av.Packet[Any], stream: Any) -> None:
         packet.stream = stream
@@ -339,16 +343,3 @@ def chapters(source: MediaSource) -> list[Any]:
                 {**chapter, "start": round(start / base), "end": round(end / base), "time_base": base}
             )
     return kept
-
-
-def display_matrix(frame: av.VideoFrame) -> list[int] | None:
-    """The nine numbers that say how players turn or mirror the picture; None where they do not."""
-    raw = side_data(frame).get(SideType.DISPLAYMATRIX)
-    if raw is not None:
-        return list(struct.unpack("9i", raw[:36]))
-    if not frame.rotation:
-        return None
-    # Beside side data that PyAV has no name for (EXIF) only the angle can be read.
-    angle = math.radians(frame.rotation)
-    cosine, sine = round(math.cos(angle) * (1 << 16)), round(math.sin(angle) * (1 << 16))
-    return [cosine, -sine, 0, sine, cosine, 0, 0, 0, 1 << 30]

@@ -286,7 +286,7 @@ class StandardOutput:
                 os.close(self._fd)
 
 
-class Nowhere:
+class NullSink:
     """A sink for trials: takes everything, keeps nothing, and can be sought.
 
     Attributes:

@@ -17,14 +17,13 @@ from av.container import InputContainer
 from streamderain.closable import Closable
 from streamderain.errors import ConfigError, DecodeError, OpenError
 from streamderain.frame import NO_LEAD, Frame, Lead, StreamInfo
-from streamderain.media.damage import Damage
 from streamderain.media.jpeg import jpeg_fault
-from streamderain.media.lane import Lane
-from streamderain.media.opening import check_file, open_container
 from streamderain.media.pixels import converted, geometry_of, working_format
-from streamderain.media.reading import decoder_threads
-from streamderain.media.source import VideoTrack
-from streamderain.media.trim import Trim, clip_of
+from streamderain.media.reading.container import check_file, open_container
+from streamderain.media.reading.damage import Damage
+from streamderain.media.reading.decoder import VideoDecoder, decoder_threads
+from streamderain.media.reading.trim import Trim, requested_range
+from streamderain.media.track import VideoTrack
 from streamderain.options import ReadOptions
 
 HEAD_BYTES = 1 << 16
@@ -86,20 +85,20 @@ class ImageSequence(Closable):
     def __init__(
         self, paths: tuple[Path, ...], *, name: str, options: ReadOptions, lead: Lead = NO_LEAD
     ) -> None:
-        self.paths = paths
+        self.image_paths = paths
         self.path = str(paths[0])
         self.name = name
         self.damage = Damage()
         self.warnings = _said_of(paths)
         self.rate = Fraction(options.image_rate_fps).limit_denominator(1001)
-        self._clip = clip_of(options.start_s, options.duration_s, begin_s=Fraction(0))
+        self._time_range = requested_range(options.start_s, options.duration_s, begin_s=Fraction(0))
         self._lead = lead
         self._range = self._wanted()
-        self.end_s = self._clip.end_s
+        self.end_s = self._time_range.end_s
         self.container: InputContainer = open_container(self.path)
         stream = self.container.streams.video[0]
         self._codec = stream.codec_context.name
-        self._lane = Lane(
+        self._decoder = VideoDecoder(
             stream,
             position=0,
             name=name,
@@ -110,13 +109,13 @@ class ImageSequence(Closable):
         )
         try:
             self._first, _ = _decode(paths[0], self._codec)
-            first = self._lane.describe(self._first)
+            first = self._decoder.describe(self._first)
             self._format = av.VideoFormat(working_format(self._first.format.name) or self._first.format.name)
         except BaseException:
             self.container.close()
             raise
-        self._trim = Trim(self._clip, streams=1, lead=lead)
-        self.tracks = (VideoTrack(self._info(first), stream, first),)
+        self._trim = Trim(self._time_range, streams=1, lead=lead)
+        self.tracks: tuple[VideoTrack, ...] = (VideoTrack(self._info(first), stream, first),)
         self._pool = ThreadPoolExecutor(decoder_threads(), thread_name_prefix="images")
 
     @property
@@ -138,24 +137,27 @@ class ImageSequence(Closable):
         """
         for number, image in self._decoded():
             if self._is_after_hole(number):
-                self._lane.cut_next()
+                self._decoder.cut_next()
             try:
                 picture, broken = image.result()
             except (DecodeError, OpenError) as error:
-                self._lane.missed(number)
+                self._decoder.missed(number)
                 if number in self._kept:
                     self.warnings.append(str(error))
                 continue
             if broken:
-                self._lane.spoil(number)
+                self._decoder.spoil(number)
             picture = self._like_the_first(picture)
             picture.pts = number
-            for frame in self._lane.accept(picture):
+            for frame in self._decoder.accept(picture):
                 if number == self._kept.start:
-                    self.damage.forget_before(float(self._clip.start_s or 0))
+                    self.damage.forget_before(float(self._time_range.start_s or 0))
                 yield from self._trim.video(frame)
-        for frame in self._lane.finish():
+        for frame in self._decoder.finish():
             yield from self._trim.video(frame)
+
+    def peek(self, stream_index: int) -> None:
+        """Return nothing: no packets are copied."""
 
     def end(self) -> bool:
         """Images never keep one waiting: there is nothing to end."""
@@ -176,23 +178,27 @@ class ImageSequence(Closable):
 
     def _wanted(self) -> range:
         """Returns the images to decode: those of the clip and those around it that decide them."""
-        start = -(-(self._clip.start_s or Fraction(0)) * self.rate // 1)
-        end = len(self.paths) if self._clip.end_s is None else -(-self._clip.end_s * self.rate // 1)
-        self._kept = range(int(start), min(len(self.paths), int(end)))
+        start = -(-(self._time_range.start_s or Fraction(0)) * self.rate // 1)
+        end = (
+            len(self.image_paths)
+            if self._time_range.end_s is None
+            else -(-self._time_range.end_s * self.rate // 1)
+        )
+        self._kept = range(int(start), min(len(self.image_paths), int(end)))
         if not self._kept:
-            start_s, length_s = float(self._clip.start_s or 0), float(len(self.paths) / self.rate)
+            start_s, length_s = float(self._time_range.start_s or 0), float(len(self.image_paths) / self.rate)
             raise ConfigError(
-                f"{self.name} has {len(self.paths)} images, {length_s:g} s at {float(self.rate):g} frames/s: "
-                f"nothing lies at or after {start_s:g} s"
+                f"{self.name} has {len(self.image_paths)} images, {length_s:g} s at {float(self.rate):g} "
+                f"frames/s: nothing lies at or after {start_s:g} s"
             )
         first, last = self._kept.start - self._lead.before, self._kept.stop + self._lead.after
-        return range(max(0, first), min(len(self.paths), last))
+        return range(max(0, first), min(len(self.image_paths), last))
 
     def _decoded(self) -> Iterator[tuple[int, Future[_Image]]]:
         """Yields numbers and pictures to come, a few decoded ahead."""
         ahead: deque[tuple[int, Future[_Image]]] = deque()
         for number in self._range:
-            ahead.append((number, self._pool.submit(_decode, self.paths[number], self._codec)))
+            ahead.append((number, self._pool.submit(_decode, self.image_paths[number], self._codec)))
             if len(ahead) > decoder_threads():
                 yield ahead.popleft()
         yield from ahead
@@ -201,7 +207,8 @@ class ImageSequence(Closable):
         if number == 0:
             return False
         here, before = (
-            int("".join(c for c in self.paths[n].stem if c.isdigit()) or 0) for n in (number, number - 1)
+            int("".join(c for c in self.image_paths[n].stem if c.isdigit()) or 0)
+            for n in (number, number - 1)
         )
         return here != before + 1
 

@@ -8,15 +8,14 @@ from fractions import Fraction
 from time import perf_counter
 
 import av
-import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from streamderain.errors import EncodeError
 from streamderain.frame import Frame, Planes
-from streamderain.media.codecs import EncoderSettings, open_encoder
-from streamderain.media.palette import PALETTE_FORMAT, Palette
-from streamderain.media.pixels import component_planes, converted
-from streamderain.media.turning import Turner
+from streamderain.media.pixels import converted, write_planes
+from streamderain.media.writing.codecs import EncoderSettings, open_encoder
+from streamderain.media.writing.palette import PALETTE_FORMAT, Palette
+from streamderain.media.writing.rotation import Rotator
 from streamderain.trace import Trace
 
 
@@ -49,7 +48,7 @@ class VideoEncoder:
         self._name = name
         self._follow_size = follow_size
         self._reformatter = VideoReformatter()
-        self._turner = Turner(settings.turn)
+        self._rotator = Rotator(settings.rotation)
         self._palette = Palette()
         self._last_pts: int | None = None
         self._durations: dict[int, int] = {}
@@ -78,8 +77,8 @@ class VideoEncoder:
         pts = self._place(frame)
         for listener in self.listeners:
             listener(pts)
-        # Turned after the conversion: chroma that is shared by neighbours is spread across rows alone.
-        picture = self._turner.turned(self._coloured(picture))
+        # Rotated after the conversion: chroma that is shared by neighbours is spread across rows alone.
+        picture = self._rotator.rotated(self._coloured(picture))
         self._fit_size(picture, frame)
         picture.pict_type = 0  # The decoder's choice of I, P and B frames would otherwise be forced.
         duration = picture.duration
@@ -181,23 +180,6 @@ class VideoEncoder:
             if packet.pts is not None:
                 packet.duration = self._durations.pop(packet.pts, 0) or packet.duration
         return packets
-
-
-def write_planes(picture: av.VideoFrame, planes: Planes) -> None:
-    """Writes planes over the first colour components of a writable picture.
-
-    Args:
-        picture: Made writable before; its other components, alpha and side data stay as they are.
-        planes: (height, width) each, in the picture's own code range.
-
-    Raises:
-        EncodeError: A plane has another size than its component.
-    """
-    views = component_planes(picture)
-    for view, plane in zip(views, planes, strict=False):
-        if view.shape != plane.shape:
-            raise EncodeError(f"derained plane of {plane.shape} does not fit the picture's {view.shape}")
-        np.copyto(view, plane, casting="same_kind")
 
 
 def _is_full(picture: av.VideoFrame) -> bool:

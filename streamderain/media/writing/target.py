@@ -13,7 +13,8 @@ import av
 
 from streamderain.addresses import is_address, redact_address
 from streamderain.errors import ConfigError, OpenError
-from streamderain.media.codecs import check_encoder_options
+from streamderain.media.track import MediaSource
+from streamderain.media.writing.codecs import check_encoder_options
 from streamderain.options import EncodeOptions
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -118,6 +119,20 @@ def check_targets(source_paths: Sequence[str | Path], targets: Sequence[str], op
             _check_not_source(target, source_paths)
             _check_existing(target, overwrite=options.overwrite)
     check_encoder_options(options)
+
+
+def refused_streams(target: Target, holder: str, *, source: MediaSource) -> ConfigError:
+    """Return the error for a target that holds one video stream where the source has several.
+
+    Args:
+        target: The target.
+        holder: What cannot hold them: a format, or images.
+        source: The source.
+    """
+    return ConfigError(
+        f"{target.text}: {holder} cannot hold the {len(source.tracks)} video streams of {source.name}, "
+        "only one; write to .mkv or .mp4"
+    )
 
 
 def _muxer(text: str, path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ import av
 
 from streamderain.errors import UnsupportedFormat
 from streamderain.frame import Frame
-from streamderain.media.clock import Timeline
-from streamderain.media.damage import Damage, Gap
-from streamderain.media.deinterlace import Deinterlacer
 from streamderain.media.pixels import component_planes, converted, working_format
+from streamderain.media.reading.damage import Damage, Gap
+from streamderain.media.reading.deinterlace import Deinterlacer
+from streamderain.media.reading.timestamps import Timeline
 
 ONE_PACKET_ONE_PICTURE = {
     "h264",
@@ -38,6 +39,8 @@ PENDING_AT_MOST = 512
 """Packets whose picture is awaited; more than any decoder holds back."""
 
 DEFAULT_RATE = Fraction(25)
+
+DECODER_THREADS_AT_MOST = 8
 
 Packet = Any
 
@@ -62,7 +65,12 @@ def _kind_of(picture: av.VideoFrame) -> tuple[int, int, str]:
     return picture.width, picture.height, picture.format.name
 
 
-class Lane:
+def decoder_threads() -> int:
+    """Returns how many threads a decoder gets: half the cores; engine and encoder want theirs too."""
+    return min(DECODER_THREADS_AT_MOST, max(2, len(os.sched_getaffinity(0)) // 2))
+
+
+class VideoDecoder:
     """Decodes one video stream, repairs its times and counts what is broken.
 
     Args:
@@ -203,7 +211,7 @@ class Lane:
         return notes
 
     def describe(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """Returns the first decoded picture as the frames of this lane will look.
+        """Returns the first decoded picture as the frames of this decoder will look.
 
         Raises:
             UnsupportedFormat: It is interlaced and that was not asked for, or of a kind that is not handled.

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, BinaryIO
 import av
 
 from streamderain.addresses import is_address
-from streamderain.media.opening import mov_atoms
+from streamderain.media.reading.container import mov_atoms
 
 if TYPE_CHECKING:
-    from streamderain.media.reading import Reading
+    from streamderain.media.reading.demuxer import Demuxer
 
 TOLERANCE_S = Fraction(1, 4)
 """Headers are often wrong by a packet or two."""
@@ -22,51 +22,51 @@ TOLERANCE_S = Fraction(1, 4)
 TS_PACKET_BYTES = (188, 192, 204)
 
 
-def early_ending(reading: Reading) -> str:
+def truncation(demuxer: Demuxer) -> str:
     """Returns in words how a source that was read to its end is cut short; empty where it is whole."""
-    name = reading.container.format.name
+    name = demuxer.container.format.name
     if "mp4" in name:
-        return _missing_frames(reading) or _torn(reading, _is_torn_mov)
+        return _missing_frames(demuxer) or _torn(demuxer, _is_torn_mov)
     if name == "avi":
-        return _torn(reading, _is_torn_avi)
+        return _torn(demuxer, _is_torn_avi)
     if "matroska" in name:
-        return _missing_time(reading)
-    return _torn(reading, _is_torn_ts) if name == "mpegts" else ""
+        return _missing_time(demuxer)
+    return _torn(demuxer, _is_torn_ts) if name == "mpegts" else ""
 
 
-def _missing_frames(reading: Reading) -> str:
+def _missing_frames(demuxer: Demuxer) -> str:
     """Compares with the index of an mp4, which lies apart from the pictures and lists them all."""
-    for lane in reading.lanes:
-        expected = lane.stream.frames
-        if reading.was_moved:
-            return _missing_time(reading)
-        if lane.packets < expected:
+    for decoder in demuxer.decoders:
+        expected = decoder.stream.frames
+        if demuxer.was_moved:
+            return _missing_time(demuxer)
+        if decoder.packets < expected:
             return (
-                f"the file ends early: its index lists {expected} frames of video {lane.position}, "
-                f"{lane.packets} are there"
+                f"the file ends early: its index lists {expected} frames of video {decoder.position}, "
+                f"{decoder.packets} are there"
             )
     return ""
 
 
-def _missing_time(reading: Reading) -> str:
+def _missing_time(demuxer: Demuxer) -> str:
     """Compares with the length in the header, where there is one and FFmpeg did not have to guess."""
-    container = reading.container
+    container = demuxer.container
     guessed = "matroska" in container.format.name and any(s.duration for s in container.streams)
-    if guessed or not container.duration or not reading.ends_s:
+    if guessed or not container.duration or not demuxer.ends_s:
         return ""
     promised_s = Fraction(container.duration + (container.start_time or 0), av.time_base)
-    end_s = max(reading.ends_s.values())
-    step_s = 3 / (reading.lanes[0].rate or Fraction(25))
+    end_s = max(demuxer.ends_s.values())
+    step_s = 3 / (demuxer.decoders[0].rate or Fraction(25))
     if end_s >= promised_s - max(TOLERANCE_S, step_s):
         return ""
     return f"the file ends early: at {float(end_s):.2f} s of the {float(promised_s):.2f} s in its header"
 
 
-def _torn(reading: Reading, is_torn: Callable[[BinaryIO], bool]) -> str:
+def _torn(demuxer: Demuxer, is_torn: Callable[[BinaryIO], bool]) -> str:
     """Looks whether a file, where the source is one, ends inside one of its parts."""
-    if is_address(reading.path) or not Path(reading.path).is_file():
+    if is_address(demuxer.path) or not Path(demuxer.path).is_file():
         return ""
-    with Path(reading.path).open("rb") as file:
+    with Path(demuxer.path).open("rb") as file:
         return "the file ends early: in the middle of one of its parts" if is_torn(file) else ""
 
 

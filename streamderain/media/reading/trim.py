@@ -23,7 +23,7 @@ Item = Frame | Packet
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class TimeRange:
     """A piece of a source, in seconds of the source's own clock.
 
     Attributes:
@@ -35,11 +35,11 @@ class Clip:
     end_s: Fraction | None
 
 
-def clip_of(start_s: float, duration_s: float | None, *, begin_s: Fraction) -> Clip:
+def requested_range(start_s: float, duration_s: float | None, *, begin_s: Fraction) -> TimeRange:
     """Returns the piece that ``-ss`` and ``-t`` ask for in a source whose first timestamp is ``begin_s``."""
     start = _exact(start_s)
     end = None if duration_s is None else begin_s + start + _exact(duration_s)
-    return Clip(begin_s + start if start else None, end)
+    return TimeRange(begin_s + start if start else None, end)
 
 
 def _exact(seconds: float) -> Fraction:
@@ -48,40 +48,40 @@ def _exact(seconds: float) -> Fraction:
 
 
 class Trim:
-    """Passes on the items inside a clip, their times moved so that the result starts at zero.
+    """Passes on the items inside a piece, their times moved so that the result starts at zero.
 
     The first kept frame of the first video stream becomes zero. In every other stream the same time is taken
     off, rounded once to that stream's own units, so that no two times can fall together.
 
     Args:
-        clip: The piece.
+        time_range: The piece.
         streams: How many video streams there are.
         lead: How many frames before and behind the piece are passed on as well, marked as not to be written.
 
     Attributes:
-        clip: The piece.
+        time_range: The piece.
         offset_s: What is taken off all times; None until the first kept frame is known.
-        done: Video streams, by position, of which nothing more is wanted; copied ones see ``is_done``.
     """
 
-    def __init__(self, clip: Clip, *, streams: int, lead: Lead = NO_LEAD) -> None:
-        self.clip = clip
-        self.offset_s: Fraction | None = Fraction(0) if clip.start_s is None else None
-        self.done: set[int] = set()
+    def __init__(self, time_range: TimeRange, *, streams: int, lead: Lead = NO_LEAD) -> None:
+        self.time_range = time_range
+        self.offset_s: Fraction | None = Fraction(0) if time_range.start_s is None else None
+        self._done_video: set[int] = set()
+        self._done_copied: set[int] = set()
         self._lead = lead
         self._lead_in: list[deque[Frame]] = [deque(maxlen=lead.before) for _ in range(streams)]
         self._lead_out = [0] * streams
-        self._begun = [clip.start_s is None] * streams
+        self._begun = [time_range.start_s is None] * streams
         self._held: deque[Item] = deque()
         self._held_frames = 0
 
     def video(self, frame: Frame) -> Iterator[Item]:
-        """Takes a frame; yields what is now known to belong to the clip, in order."""
+        """Takes a frame; yields what is now known to belong to the piece, in order."""
         time_s = frame.pts * frame.time_base
-        start_s = self.clip.start_s if self.offset_s is None else self.offset_s
+        start_s = self.time_range.start_s if self.offset_s is None else self.offset_s
         if start_s is not None and not self._begun[frame.stream] and time_s < start_s - _slack(frame):
             self._lead_in[frame.stream].append(frame)
-        elif self.clip.end_s is not None and time_s >= self.clip.end_s - _slack(frame):
+        elif self.time_range.end_s is not None and time_s >= self.time_range.end_s - _slack(frame):
             yield from self._after_end(frame)
         elif self.offset_s is None and frame.stream != 0 and self._held_frames < HELD_AT_MOST:
             self._held.append(frame)
@@ -93,27 +93,27 @@ class Trim:
             yield from self._begin(frame)
 
     def _after_end(self, frame: Frame) -> Iterator[Frame]:
-        """Passes on the frames right behind the clip, which decide its last ones."""
+        """Passes on the frames right behind the piece, which decide its last ones."""
         wanted = self._lead.after if self._begun[frame.stream] and self.offset_s is not None else 0
         if self._lead_out[frame.stream] < wanted:
             frame.emit = False
             yield self._shifted(frame)
         self._lead_out[frame.stream] += 1
         if self._lead_out[frame.stream] >= wanted:
-            self.done.add(frame.stream)
+            self._done_video.add(frame.stream)
 
     def packet(self, packet: Packet) -> Iterator[Item]:
-        """Takes a packet of a copied stream; yields what is now known to belong to the clip."""
-        if self.clip.start_s is None and self.clip.end_s is None:
+        """Takes a packet of a copied stream; yields what is now known to belong to the piece."""
+        if self.time_range.start_s is None and self.time_range.end_s is None:
             yield packet
         elif self.offset_s is None:
-            if self._end_s(packet) > (self.clip.start_s or 0):
+            if self._end_s(packet) > (self.time_range.start_s or 0):
                 self._held.append(packet)
         elif self._inside(packet):
             yield self._moved(packet)
 
     def finish(self) -> Iterator[Item]:
-        """Yields what waited for a first stream that has nothing inside the clip."""
+        """Yields what waited for a first stream that has nothing inside the piece."""
         if self.offset_s is None and self._held_frames:
             first = next(item for item in self._held if isinstance(item, Frame))
             self.offset_s = first.pts * first.time_base
@@ -140,25 +140,25 @@ class Trim:
         return frame
 
     def _inside(self, packet: Packet) -> bool:
-        """Returns whether a packet belongs to the clip; what lasts a while also where only its end does."""
+        """Returns whether a packet belongs to the piece; what lasts a while also where only its end does."""
         if packet.pts is None:
             return packet.dts is None or packet.dts * packet.time_base >= (self.offset_s or 0)
         time_s = packet.pts * packet.time_base
-        if self.clip.end_s is not None and time_s >= self.clip.end_s:
-            self.done_with(packet)
+        if self.time_range.end_s is not None and time_s >= self.time_range.end_s:
+            self._done_copied.add(packet.stream_index)
             return False
-        if self.clip.start_s is None:
+        if self.time_range.start_s is None:
             return True
         begun_before = packet.stream.type in _SHOWN and self._end_s(packet) > (self.offset_s or 0)
         return time_s >= (self.offset_s or 0) or bool(begun_before)
 
-    def done_with(self, packet: Packet) -> None:
-        """Notes that a copied stream has reached the end of the clip."""
-        self.done.add(-1 - packet.stream_index)
+    def is_video_done(self, position: int) -> bool:
+        """Return whether nothing more is wanted of a video stream, by position."""
+        return position in self._done_video
 
-    def is_done(self, stream_index: int) -> bool:
-        """Returns whether a copied stream has reached the end of the clip."""
-        return -1 - stream_index in self.done
+    def is_copied_done(self, stream_index: int) -> bool:
+        """Return whether a copied stream, by index in the container, has reached the end of the piece."""
+        return stream_index in self._done_copied
 
     @staticmethod
     def _end_s(packet: Packet) -> Fraction:

@@ -14,8 +14,9 @@ from typing import Literal
 from streamderain.addresses import HIDDEN, STANDARD_INPUT, display_name, is_address, redact_address
 from streamderain.errors import OpenError
 from streamderain.frame import NO_LEAD, Lead
-from streamderain.media.images import ImageSequence, size_of
-from streamderain.media.source import FileSource
+from streamderain.media.reading.file import FileSource
+from streamderain.media.reading.images import ImageSequence, size_of
+from streamderain.media.track import MediaSource
 from streamderain.options import ReadOptions
 
 _IMAGES = ".png .jpg .jpeg .jpe .tif .tiff .bmp .webp .jp2 .j2k .exr .dpx .tga .ppm .pgm .pbm .pnm .sgi .avif"
@@ -98,7 +99,7 @@ def find_sources(source: str | Sequence[str], options: ReadOptions) -> list[Sour
 
 def open_source(
     spec: SourceSpec, options: ReadOptions, lead: Lead = NO_LEAD, stop: threading.Event | None = None
-) -> FileSource | ImageSequence:
+) -> MediaSource:
     """Open what ``find_sources`` found.
 
     Args:

@@ -15,7 +15,7 @@ from av.container import Flags, InputContainer
 
 from streamderain.addresses import STANDARD_INPUT, display_name, is_address
 from streamderain.errors import DecodeError, MediaError, OpenError, UnsupportedFormat
-from streamderain.media.pipe import Pipe
+from streamderain.media.reading.pipe import Pipe
 
 _STANDARD_INPUT_DESCRIPTOR = 0
 NETWORK_TIMEOUT_S = 10.0

@@ -18,10 +18,10 @@ from av.container import InputContainer, OutputContainer
 from av.sidedata.sidedata import Type as SideType
 
 from streamderain.errors import EncodeError
-from streamderain.media.codecs import Colour, EncoderSettings, open_encoder
-from streamderain.media.copied import Passenger
-from streamderain.media.hdr import side_data
-from streamderain.media.timing import lent
+from streamderain.media.side_data import side_data
+from streamderain.media.writing.codecs import Colour, EncoderSettings, open_encoder
+from streamderain.media.writing.stream_copy import CopiedStream
+from streamderain.media.writing.timestamps import times_restored
 
 SIDE_PX = 256
 """Width and height of the rehearsed pictures; nothing looked at depends on them, hardware wants so many."""
@@ -65,7 +65,7 @@ class Lost:
         return said
 
 
-class Samples:
+class SampleEncodes:
     """A few small encoded pictures for each encoder settings, made once; close it after use."""
 
     def __init__(self) -> None:
@@ -96,16 +96,16 @@ class Samples:
             host.container.close()
 
 
-def rehearse(
+def round_trip(
     settings: EncoderSettings,
     muxer: str,
     *,
-    samples: Samples,
+    samples: SampleEncodes,
     options: Mapping[str, str],
     matrix: Sequence[int] | None,
     metadata: Mapping[str, str],
     chapters: bool,
-    sounds: Sequence[tuple[Passenger, av.Packet[Any]]] = (),
+    sounds: Sequence[tuple[CopiedStream, av.Packet[Any]]] = (),
 ) -> Lost:
     """Writes a few small pictures with these settings and tags, and reads them back.
 
@@ -140,19 +140,19 @@ def rehearse(
         container.close()
 
 
-def comes_back(
-    passenger: Passenger,
+def is_found_again(
+    copied_stream: CopiedStream,
     muxer: str,
     settings: EncoderSettings,
     *,
     packet: av.Packet[Any] | None,
-    samples: Samples,
+    samples: SampleEncodes,
     options: Mapping[str, str],
 ) -> bool:
     """Return whether a reader finds a copied stream again: some muxers take what nobody can read of them.
 
     Args:
-        passenger: The stream, as the target would hold it.
+        copied_stream: The stream, as the target would hold it.
         muxer: FFmpeg's name of the container format.
         settings: Of an encoder whose pictures are written beside it.
         packet: Its first packet, for formats that tell of a stream by its packets alone; None for none.
@@ -162,11 +162,13 @@ def comes_back(
     data = io.BytesIO()
     container = av.open(data, "w", format=muxer, container_options=dict(options))
     try:
-        _write(container, samples.of(settings), settings.time_base, matrix=None, sounds=[(passenger, packet)])
+        _write(
+            container, samples.of(settings), settings.time_base, matrix=None, sounds=[(copied_stream, packet)]
+        )
         container.close()
         data.seek(0)
         with av.open(data) as written:
-            return any(stream.type == passenger.source.type for stream in written.streams)
+            return any(stream.type == copied_stream.source.type for stream in written.streams)
     except (av.error.FFmpegError, OSError, ValueError, EncodeError):
         return True  # the trial failed, not the stream: the real start tells why
     finally:
@@ -180,23 +182,23 @@ def _write(
     time_base: Fraction,
     *,
     matrix: Sequence[int] | None,
-    sounds: Sequence[tuple[Passenger, av.Packet[Any] | None]] = (),
+    sounds: Sequence[tuple[CopiedStream, av.Packet[Any] | None]] = (),
 ) -> None:
     host, packets = sample
     stream = container.add_stream_from_template(host, opaque=True)
     stream.time_base = time_base
     if matrix is not None:
         stream.set_display_matrix(matrix)
-    boarding = [(passenger, passenger.board(container), packet) for passenger, packet in sounds]
+    boarding = [(copied_stream, copied_stream.add_to(container), packet) for copied_stream, packet in sounds]
     container.start_encoding()
     boarded = [
         (place, written)
-        for passenger, place, packet in boarding
-        for written in (passenger.packets(packet) if packet is not None else ())
+        for copied_stream, place, packet in boarding
+        for written in (copied_stream.packets(packet) if packet is not None else ())
     ]
     for place, packet in [*boarded, *((stream, packet) for packet in packets)]:
         # What a filter made belongs to no stream yet, and is used once.
-        with lent(packet) if packet.stream is not None else contextlib.nullcontext():
+        with times_restored(packet) if packet.stream is not None else contextlib.nullcontext():
             packet.stream = place
             container.mux(packet)
 

@@ -3,45 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
 
 import av
-from av.filter import Graph
-from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideType
 
-
-def side_data(frame: av.VideoFrame) -> dict[SideType, bytes]:
-    """A frame's side data by kind, but colour profiles; empty where PyAV has no name for a kind (EXIF)."""
-    frame = _without_profile(frame)
-    try:
-        return {side.type: bytes(side) for side in cast("Iterator[SideData]", iter(frame.side_data))}
-    except ValueError:
-        return {}
-
-
-def _without_profile(frame: av.VideoFrame) -> av.VideoFrame:
-    """The frame without its colour profile.
-
-    The profile of a PNG has a name, which PyAV frees with its list of side data and FFmpeg with the frame
-    once
-    more: the process would crash (PyAV 18.1).
-    """
-    graph = Graph()
-    source = graph.add_buffer(
-        width=frame.width,
-        height=frame.height,
-        format=frame.format,
-        time_base=frame.time_base or Fraction(1, 1000),
-    )
-    graph.link_nodes(
-        source, graph.add("sidedata", "mode=delete:type=ICC_PROFILE"), graph.add("buffersink")
-    ).configure()
-    graph.vpush(frame)
-    return graph.vpull()
+from streamderain.media.side_data import side_data
 
 
 @dataclass(frozen=True)

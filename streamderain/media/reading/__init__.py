@@ -1,0 +1,1 @@
+"""Sources: from a name to decoded frames, and the packets that are copied."""

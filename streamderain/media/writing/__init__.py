@@ -1,0 +1,1 @@
+"""Targets: from derained planes and copied packets to whole files."""
