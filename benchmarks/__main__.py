@@ -37,7 +37,7 @@ class _Benchmarks(click.Group):
 
 @click.group(cls=_Benchmarks, context_settings={"help_option_names": ["-h", "--help"]})
 def benchmarks() -> None:
-    """Measures speed and quality; results are JSON, with the machine described."""
+    """Measure speed and quality; results are JSON, with the machine described."""
 
 
 def main() -> None:

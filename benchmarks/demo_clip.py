@@ -27,7 +27,7 @@ RAIN = RainParameters(density_per_mpx=1600, length_px=17, width_px=2.2, peak=0.2
 @click.option("--first", default=186, show_default=True, help="First frame of the piece.")
 @click.option("--count", default=45, show_default=True, help="Number of frames.")
 def main(source: str, target: str, first: int, count: int) -> None:
-    """Cuts a piece out of SOURCE, renders rain on it and encodes it."""
+    """Cut a piece out of SOURCE, render rain on it and encode it."""
     Path(target).parent.mkdir(exist_ok=True)
     with av.open(source) as reader, av.open(target, "w", options={"movflags": "faststart"}) as writer:
         video = reader.streams.video[0]

@@ -48,7 +48,7 @@ def gpu(
     device: str,
     path: str | None,
 ) -> None:
-    """Measures the network's sessions on a GPU: frames/s, time of a frame, memory, and agreement with f32."""
+    """Measure the network's sessions on a GPU: frames/s, time of a frame, memory, and agreement with f32."""
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise EngineUnavailable(
             "torch finds no CUDA device here; run this where there is one, or --device cpu"
@@ -103,7 +103,7 @@ def _session(
     *,
     keep: bool = True,
 ) -> tuple[list[NDArray[np.uint8]], Trace]:
-    """Pushes and pops so many frames on two threads, as the pipeline does. Popped frames are on the host."""
+    """Push and pop so many frames on two threads, as the pipeline does. Popped frames are on the host."""
     trace, popped = Trace(), []
     with engine.session(geometry, SessionOptions(depth=depth, trace=trace)) as session:
 

@@ -26,6 +26,8 @@ import av
 import click
 import numpy as np
 import openvino as ov
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.results_file import FOLDER
 from streamderain.frame import Frame, Geometry
@@ -39,7 +41,6 @@ from streamderain.media.reading.sources import find_sources
 from streamderain.media.writing.outputs import open_outputs
 from streamderain.models import load_model
 from streamderain.nets.families import load_core
-from streamderain.nets.fast import multiply_accumulates
 from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions
 from streamderain.pipeline.inline import InlineSession
 from streamderain.runtime.blocks import from_blocks, padded, to_blocks
@@ -90,7 +91,7 @@ class Finding:
 @click.option("--update", is_flag=True, help="Make what is measured now the baseline of this processor.")
 @click.option("--repeats", default=9, show_default=True, help="Pairs of measurements.")
 def guard(update: bool, repeats: int) -> None:
-    """Compares ratios and counts with the committed baseline; fails and names what became slower."""
+    """Compare ratios and counts with the committed baseline; fail and name what became slower."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as cleanup:
         pairs = _pairs(Path(folder), cleanup)
         counts = {name: calls_per_frame(work) for name, work in _counted(Path(folder)).items()}
@@ -120,7 +121,7 @@ def guard(update: bool, repeats: int) -> None:
 
 
 def paired_ratio(ours: Work, bare: Work, *, repeats: int) -> Spread:
-    """Processor time of one piece of work over another's, taking turns.
+    """Return the processor time of one piece of work over another's, taking turns.
 
     Args:
         ours: What is guarded.
@@ -133,7 +134,7 @@ def paired_ratio(ours: Work, bare: Work, *, repeats: int) -> Spread:
 
 
 def calls_per_frame(work: Work) -> float:
-    """Python and C function calls of some work on `_FRAMES` frames, for each of them."""
+    """Return the Python and C function calls of some work on `_FRAMES` frames, for each of them."""
     profile = cProfile.Profile()
     profile.runcall(work)
     calls: int = pstats.Stats(profile).total_calls  # type: ignore[attr-defined]
@@ -143,7 +144,7 @@ def calls_per_frame(work: Work) -> float:
 def judge(
     base: dict[str, Any], ratios: dict[str, Spread], counts: dict[str, float], *, slack: float
 ) -> list[Finding]:
-    """Puts figures beside their baseline; new ones have none yet and are passed over.
+    """Put figures beside their baseline; new ones have none yet and are passed over.
 
     Args:
         base: One processor's entry of the baseline file.
@@ -166,7 +167,7 @@ def judge(
 
 
 def show(findings: Iterable[Finding]) -> None:
-    """Prints every figure with its baseline and limit."""
+    """Print every figure with its baseline and limit."""
     click.echo(f"{'':34} {'baseline':>9} {'now':>9} {'limit':>9}")
     for finding in findings:
         mark = "  SLOWER" if finding.slower else ""
@@ -193,13 +194,13 @@ def _cpu_s(work: Work) -> float:
 
 
 def _spent_s() -> float:
-    """Processor time of this process and its ended children."""
+    """Return the processor time of this process and its ended children."""
     uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
 def _pairs(folder: Path, cleanup: ExitStack) -> dict[str, tuple[Work, Work]]:
-    """What is guarded, each with its bare counterpart."""
+    """Return what is guarded, each with its bare counterpart."""
     clip = folder / "clip.mp4"
     write_scene(clip, width=_WIDTH, height=_HEIGHT, frames=_FRAMES)
     luma = next(iter(rainy_scene(width=_SMALL_WIDTH, height=_SMALL_HEIGHT, frames=1)))
@@ -227,7 +228,7 @@ def _pairs(folder: Path, cleanup: ExitStack) -> dict[str, tuple[Work, Work]]:
 
 
 def _counted(folder: Path) -> dict[str, Work]:
-    """What is counted: calls of one thread for every frame."""
+    """Return what is counted: calls of one thread for every frame."""
     clip = folder / "clip.mp4"
     return {
         "calls a frame, decoding": lambda: _decode(clip),
@@ -267,14 +268,14 @@ def _often(work: Work) -> None:
 
 
 def _bare_sums(plain: np.ndarray[Any, Any], room: np.ndarray[Any, Any]) -> None:
-    """Sums and products without new memory."""
+    """Compute sums and products without new memory."""
     for _ in range(10_000):
         np.multiply(plain, plain, out=room)
         np.add(room, plain, out=room)
 
 
 def _network(cleanup: ExitStack) -> tuple[Work, Work]:
-    """The session beside the core it is built around, on one thread each."""
+    """Return the session beside the core it is built around, on one thread each."""
     model = load_model("dcd-lite")
     engine = cleanup.enter_context(open_engine(EngineOptions(engine="openvino")))
     frames = list(rainy_scene(width=_WIDTH, height=_HEIGHT, frames=12))
@@ -303,10 +304,12 @@ def _network(cleanup: ExitStack) -> tuple[Work, Work]:
 
 
 def _network_gmac() -> float:
-    """Billions of multiply-accumulates for a frame: a slower model shows here, and in no ratio."""
+    """Return billions of multiply-accumulates for a frame: a slower model shows here, and in no ratio."""
     model = load_model("dcd-lite")
     network = load_core(model.family, model.file("weights"))
-    return round(multiply_accumulates(network, 720, 1280) / 1e9, 2)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network.clean(torch.zeros(1, 3, network.channels, 720, 1280), torch.ones(1, 2))
+    return round(counter.get_total_flops() / 2e9, 2)
 
 
 def _session(clip: Path) -> None:

@@ -40,10 +40,10 @@ def quality(
     suffix: str,
     path: str | None,
 ) -> None:
-    """Scores models and other methods side by side: PSNR and SSIM, Y and RGB, beside doing nothing."""
+    """Score models and other methods side by side: PSNR and SSIM, Y and RGB, beside doing nothing."""
     from streamderain.models import load_model
-    from trainer.evaluate import load_clean, model_file
-    from trainer.results import results_clean
+    from trainer.evaluation.derainers import load_clean, model_file
+    from trainer.evaluation.results import results_clean
 
     if not models and not peers:
         raise click.UsageError("nothing to score: name a --model, or a folder with --results NAME=FOLDER")
@@ -64,9 +64,9 @@ def quality(
 
 
 def _scored(clean: Any, model: str, precision: str, dataset: Path, split: str | None) -> dict[str, Any]:
-    from trainer.cases import VideoPlan, all_cases
-    from trainer.report import Report
-    from trainer.scores import score_pictures
+    from trainer.evaluation.cases import VideoPlan, all_cases
+    from trainer.evaluation.report import Report
+    from trainer.evaluation.scores import score_pictures
 
     pictures = list(score_pictures(all_cases(dataset, VideoPlan(), split=split), clean))
     found = Report(model, precision, dataset.resolve().name, pictures)

@@ -10,26 +10,25 @@ from typing import Any
 import click
 
 from streamderain.errors import ConfigError
-from streamderain.system.files import is_text
+from streamderain.system.files import is_text, written_whole
 from streamderain.system.machine import machine
 
 FOLDER = Path(__file__).parent / "results"
 
 
 def report(result: Mapping[str, Any], path: str | None) -> None:
-    """Writes a result as JSON to ``path``, or to standard output where none is given."""
+    """Write a result as JSON to ``path``, or to standard output where none is given."""
     text = json.dumps({"machine": machine(), **result}, indent=1) + "\n"
     if path is None:
         click.echo(text, nl=False)
         return
-    partial = Path(f"{path}.partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with written_whole(Path(path)) as partial:
+        partial.write_text(text)
     click.echo(f"result in {path}", err=True)
 
 
 def _checked(_context: click.Context, _parameter: click.Parameter, path: str | None) -> str | None:
-    """Refuses before the work what would cost a file."""
+    """Refuse before the work what would cost a file."""
     if path is None:
         return None
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +45,6 @@ json_option = click.option(
 
 
 def read(name: str) -> dict[str, Any]:
-    """A committed result."""
+    """Return a committed result."""
     result: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
     return result

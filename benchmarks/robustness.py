@@ -27,7 +27,7 @@ from tests.support.writing import write_through
 @click.option("--seed", default=1, show_default=True)
 @json_option
 def robustness(pairs: bool, ends: int, mutants: int, seed: int, path: str | None) -> None:
-    """Tries to harm the user's files, and judges what is left by FFmpeg's own commands (needs ffmpeg)."""
+    """Try to harm the user's files, and judge what is left by FFmpeg's own commands (needs ffmpeg)."""
     found: dict[str, Any] = {"benchmark": "robustness", "seed": seed}
     with tempfile.TemporaryDirectory(prefix="streamderain-robustness-") as name:
         folder = Path(name)

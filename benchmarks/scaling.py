@@ -53,7 +53,7 @@ _SAMPLE_S = 0.25
 @click.option("--minutes", default=60.0, show_default=True, help="How long the soak watches one run.")
 @json_option
 def scaling(parts: tuple[str, ...], repeats: int, minutes: float, path: str | None) -> None:
-    """Measures cost against frame size, clip length and number of streams, and memory over an hour."""
+    """Measure cost against frame size, clip length and number of streams, and memory over an hour."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         piece = place / "piece.mp4"
@@ -105,7 +105,7 @@ def _streams(piece: Path, repeats: int) -> list[dict[str, Any]]:
 
 
 def repeat_clip(piece: Path, target: Path, *, times: int, streams: int = 1) -> None:
-    """Joins a clip to itself, and to as many equal streams as wanted; nothing is encoded again.
+    """Join a clip to itself, and to as many equal streams as wanted; nothing is encoded again.
 
     Args:
         piece: One video stream of 30 frames/s.
@@ -159,7 +159,7 @@ def _pooled(runs: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def _soak(piece: Path, seconds: float) -> dict[str, Any]:
-    """Memory of one run that lasts so long; the first tenth of the time does not count."""
+    """Return the memory of one run that lasts so long; the first tenth of the time does not count."""
     clip = piece.with_name("long.mp4")
     repeat_clip(piece, clip, times=10)
     times = max(2, round(seconds * _run(clip)["fps"] / _PIECE_FRAMES))

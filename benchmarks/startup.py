@@ -22,7 +22,7 @@ DEMO = Path(__file__).parent.parent / "streamderain" / "assets" / "demo.mp4"
 @click.option("--repeats", default=7, show_default=True)
 @json_option
 def startup(repeats: int, path: str | None) -> None:
-    """Times import, --help, and the way from process start to the first derained frame."""
+    """Time import, --help, and the way from process start to the first derained frame."""
     ways = {
         "python_s": lambda: _run_s("-c", "pass"),
         "import_s": lambda: _run_s("-c", "import streamderain"),

@@ -33,7 +33,7 @@ _CLIPS = {
 @click.command()
 @click.option("--check", is_flag=True, help="Change nothing; fail where a document is out of date.")
 def tables(check: bool) -> None:
-    """Writes the tables of README and docs from benchmarks/results."""
+    """Write the tables of README and docs from benchmarks/results."""
     stale = False
     for name in DOCUMENTS:
         path = ROOT / name
@@ -51,7 +51,7 @@ def tables(check: bool) -> None:
 
 
 def renewed(document: str) -> str:
-    """A document with every marked table made anew.
+    """Return a document with every marked table made anew.
 
     Raises:
         KeyError: A table that nobody makes.

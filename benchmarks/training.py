@@ -22,9 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.results_file import json_option, report
 from streamderain.measure.tables import spread
 from trainer.config import TrainConfig, load_config
-from trainer.devices import open_fabric
-from trainer.feed import feed
-from trainer.methods import Method, new_method, open_maker
+from trainer.data.loader import feed
+from trainer.methods.registry import Method, new_method, open_maker
+from trainer.run.devices import open_fabric
 
 _WARM_UP = 3
 
@@ -48,7 +48,7 @@ def training(
     workers: int | None,
     path: str | None,
 ) -> None:
-    """Measures the training step of an unpaired configuration, on pictures that are made on the spot."""
+    """Measure the training step of an unpaired configuration, on pictures that are made on the spot."""
     given = {"batch": batch, "precision": precision, "workers": workers}
     config = load_config(name, overrides={k: v for k, v in given.items() if v is not None})
     fabric = open_fabric(config, accelerator=accelerator)
@@ -97,7 +97,7 @@ def training(
 
 
 def _timed(method: Method, maker: Any, config: TrainConfig, steps: int) -> tuple[float, float]:
-    """Seconds of some steps as a run takes them, and those of them that were spent waiting for batches."""
+    """Return the seconds of some steps as a run takes them, and those spent waiting for batches."""
     batches = feed(maker, 1, 1 + _WARM_UP + steps, accumulate=config.accumulate, workers=config.workers)
     began = waited_s = 0.0
     asked = time.perf_counter()
@@ -112,7 +112,7 @@ def _timed(method: Method, maker: Any, config: TrainConfig, steps: int) -> tuple
 
 
 def _convolution_rate(device: torch.device, precision: str) -> float:
-    """Operations per second of the generator's most frequent convolution, forward, at a size that fills."""
+    """Return operations per second of the generator's most frequent convolution, at a size that fills."""
     kind = torch.bfloat16 if precision.startswith("bf16") else torch.float32
     count = 64 if device.type == "cuda" else 4
     picture = torch.randn(count, 256, 64, 64, device=device, dtype=kind).to(memory_format=torch.channels_last)
@@ -139,7 +139,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _make_pictures(folder: Path, config: TrainConfig) -> None:
-    """Textured pictures of BSDS500's size in every folder that the configuration names."""
+    """Write textured pictures of BSDS500's size in every folder that the configuration names."""
     rng = np.random.default_rng(0)
     domains = config.unpaired
     for name in {*domains.rainy, *domains.rained, *domains.clean, *domains.layers}:

@@ -75,7 +75,7 @@ def _redact_line(line: str) -> str:
 
 
 def _without_secrets(shown: str) -> str:
-    """Host and path up to the first place at which a secret may begin."""
+    """Return the host and path up to the first place at which a secret may begin."""
     match = _SECRET.search(shown)
     if match is None:
         return shown

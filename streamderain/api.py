@@ -82,7 +82,7 @@ class RunReport:
         return [file for file in self.files if isinstance(file, Failed)]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the report as JSON-able values: totals first, then every file."""
+        """Return the report as JSON-able values: totals first, then every file."""
         done = self._done
         frames_out = sum(file.frames_out for file in done)
         elapsed_s = sum(file.elapsed_s for file in done)
@@ -110,7 +110,7 @@ def run(
     observer: Observer | None = None,
     stop: threading.Event | None = None,
 ) -> RunReport:
-    """Takes the rain out of a source and writes the result to every target.
+    """Take the rain out of a source and write the result to every target.
 
     Args:
         source: A file, a folder of videos or images, a glob, ``"-"`` for standard input, or several of these.
@@ -175,7 +175,7 @@ class _Running:
         return self._report()
 
     def _derained(self, position: int, planned: Planned) -> bool:
-        """Derains one file; returns whether the next one follows."""
+        """Derain one file; return whether the next one follows."""
         job = Job(
             planned.spec,
             planned.targets,
@@ -226,7 +226,7 @@ class _Running:
         )
 
     def _with_files(self, position: int, event: Event) -> Event:
-        """Adds the time left for all files to a file's progress, as if all their bytes took equally long."""
+        """Add the time left for all files to a file's progress, as if all their bytes took equally long."""
         if not isinstance(event, Progress) or len(self._plan.files) == 1 or not event.frames:
             return event
         share = min(event.frames_out / event.frames, 1.0)

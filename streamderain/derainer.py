@@ -51,7 +51,7 @@ class Derainer(Closable):
         self._engine = open_engine(self._options)
 
     def image(self, image: Image) -> Image:
-        """Derains one image by itself.
+        """Derain one image by itself.
 
         Args:
             image: See :data:`Image`; not changed.
@@ -66,7 +66,7 @@ class Derainer(Closable):
         return next(self.video([image]))
 
     def video(self, images: Iterable[Image]) -> Iterator[Image]:
-        """Derains consecutive frames, each with the help of its neighbours.
+        """Derain consecutive frames, each with the help of its neighbours.
 
         Args:
             images: Frames of one shape and dtype, in order. Scene cuts are found.
@@ -89,7 +89,7 @@ class Derainer(Closable):
             yield from (_image(planes) for _, planes in lane.drain())
 
     def close(self) -> None:
-        """Releases the engine. Idempotent."""
+        """Release the engine. Idempotent."""
         self._engine.close()
 
     @staticmethod
@@ -122,7 +122,7 @@ class DerainedFrame:
 
 
 def frames(source: str | Path, options: RunOptions | None = None) -> Iterator[DerainedFrame]:
-    """Walks over the derained frames of a source.
+    """Walk over the derained frames of a source.
 
     Args:
         source: One file, numbered run of images, still image, or ``"-"``.

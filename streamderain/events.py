@@ -205,5 +205,5 @@ Observer = Callable[[Event], None]
 
 
 def to_json(event: Any) -> dict[str, Any]:
-    """Returns an event as JSON-able values, its kind under ``"event"``."""
+    """Return an event as JSON-able values, its kind under ``"event"``."""
     return {"event": type(event).__name__.lower(), **dataclasses.asdict(event)}

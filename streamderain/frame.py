@@ -34,6 +34,16 @@ Planes = tuple[Plane, ...]
 """The colour components in order: (Y, U, V), (Y,) for gray, or (R, G, B). Alpha is never among them."""
 
 
+Matrix = Literal["bt601", "bt709", "bt2020"]
+
+_HD_LINES = 720
+
+
+def customary_matrix(height: int) -> Matrix:
+    """Return the luma coefficients of pictures that name none: BT.709 from 720 lines on, BT.601 below."""
+    return "bt709" if height >= _HD_LINES else "bt601"
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """All an engine must know of a frame's shape and meaning.
@@ -53,7 +63,7 @@ class Geometry:
     bits: int = 8
     shift: int = 0
     chroma: Chroma = "420"
-    matrix: Literal["bt601", "bt709", "bt2020"] = "bt709"
+    matrix: Matrix = "bt709"
     range: Range = "limited"
 
     @property

@@ -33,7 +33,7 @@ class ModelFile:
     sha256: str
 
     def verified(self) -> Path:
-        """Returns the path after comparing the content with the checksum.
+        """Return the path after comparing the content with the checksum.
 
         Raises:
             ModelError: The file cannot be read.
@@ -114,7 +114,7 @@ class ModelCard:
     scores: tuple[Score, ...]
 
     def file(self, name: str) -> Path:
-        """Returns the verified path of one of the model's files.
+        """Return the verified path of one of the model's files.
 
         Args:
             name: A precision (``"f32"``, ``"int8"``) or ``"weights"``.
@@ -148,7 +148,7 @@ def _score(row: Mapping[str, Any]) -> Score:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Reads the card of the model in ``folder``.
+    """Read the card of the model in ``folder``.
 
     Raises:
         ModelNotFound: There is no card.
@@ -189,7 +189,7 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def model_folders() -> Iterator[Path]:
-    """Yields the folders that are searched for models, the first found wins."""
+    """Yield the folders that are searched for models, the first found wins."""
     for entry in os.environ.get(MODEL_PATH_VARIABLE, "").split(os.pathsep):
         if entry:
             yield Path(entry)
@@ -201,7 +201,7 @@ def model_folders() -> Iterator[Path]:
 
 
 def _cards_in(place: Path) -> list[Path]:
-    """The cards in one place; a place that is not there or may not be entered holds none."""
+    """Return the cards in one place; a place that is not there or may not be entered holds none."""
     try:
         return sorted(place.glob(f"*/{CARD_NAME}"))
     except OSError:
@@ -209,7 +209,7 @@ def _cards_in(place: Path) -> list[Path]:
 
 
 def list_models() -> list[ModelCard]:
-    """Returns the cards of all models that can be named, sorted by name."""
+    """Return the cards of all models that can be named, sorted by name."""
     found: dict[str, ModelCard] = {}
     for place in model_folders():
         for card in _cards_in(place):
@@ -219,7 +219,7 @@ def list_models() -> list[ModelCard]:
 
 
 def load_model(name: str) -> ModelCard:
-    """Returns the card of a model.
+    """Return the card of a model.
 
     Args:
         name: A model's name, or the path of a model folder (anything with a path separator, or an existing

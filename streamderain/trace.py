@@ -21,5 +21,5 @@ class Trace:
         self.seconds: defaultdict[Step, list[float]] = defaultdict(list)
 
     def add(self, step: Step, seconds: float) -> None:
-        """Notes one duration."""
+        """Note one duration."""
         self.seconds[step].append(seconds)

@@ -9,7 +9,6 @@ small JSON index of them, replaced last, and shards that no index names any more
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from streamderain.errors import ConfigError, OpenError, OutputFull
+from streamderain.nets.network import Network
+from streamderain.system.files import written_whole
 from trainer.config import MAY_CHANGE
 
 _INDEX_LIMIT = 1 << 20
@@ -65,6 +66,13 @@ class TrainState:
     seconds: float = 0.0
     earlier: tuple[Part, ...] = ()
 
+    @property
+    def average(self) -> Network:
+        """The averaged network that takes rain away."""
+        module = self.modules["average"]
+        assert isinstance(module, Network)
+        return module
+
 
 def save_checkpoint(
     path: Path, state: TrainState, config: Mapping[str, Any], *, shard_bytes: int = 0
@@ -105,7 +113,7 @@ def save_weights(
 ) -> None:
     """Write networks alone, in half precision: what a run needs to begin where another ended.
 
-    The file reads like a checkpoint wherever weights are read (`trainer.networks.load_network`, a run's
+    The file reads like a checkpoint wherever weights are read (`trainer.networks.load.load_network`, a run's
     start), but no run resumes from it: that needs the optimisers.
 
     Args:
@@ -147,20 +155,17 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
         OpenError: The file cannot be written for another reason.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     try:
-        save_file(contiguous, partial, metadata=dict(metadata))
-        partial.chmod(0o644)  # the library writes files that only their owner can read
-        _sync(partial)
+        with written_whole(path) as partial:
+            save_file(contiguous, partial, metadata=dict(metadata))
+            partial.chmod(0o644)  # the library writes files that only their owner can read
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         kind = OutputFull if any(text in str(error) for text in _FULL) else OpenError
         raise kind(
             f"{path} could not be written ({error}); make room or choose another folder, and go on from the "
             "checkpoint before with --resume"
         ) from error
-    partial.replace(path)
 
 
 def split(tensors: Mapping[str, Tensor], shard_bytes: int) -> list[dict[str, Tensor]]:
@@ -193,10 +198,8 @@ def _save_shards(
     ]
     for name, shard in zip(names, shards, strict=True):
         save_tensors(path.with_name(name), shard, metadata)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps({"shards": names}), encoding="utf-8")
-    _sync(partial)
-    partial.replace(path)
+    with written_whole(path) as partial:
+        partial.write_text(json.dumps({"shards": names}), encoding="utf-8")
     _remove_shards(path, keep=names)
 
 
@@ -204,11 +207,6 @@ def _remove_shards(path: Path, *, keep: Sequence[str]) -> None:
     for old in path.parent.glob(f"{path.stem}-*-of-*.safetensors"):
         if old.name not in keep:
             old.unlink()
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def load_checkpoint(path: Path, state: TrainState, config: Mapping[str, Any]) -> None:
@@ -248,7 +246,7 @@ def load_checkpoint(path: Path, state: TrainState, config: Mapping[str, Any]) ->
 
 
 def checkpoint_path(run: Path) -> Path:
-    """The last checkpoint of a run's folder, or the path itself where it is a file."""
+    """Return the last checkpoint of a run's folder, or the path itself where it is a file."""
     return run if run.is_file() else run / "checkpoints" / "last.safetensors"
 
 
@@ -271,7 +269,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _files_of(path: Path) -> Iterator[Path]:
-    """The checkpoint's file, or the shards that its index names."""
+    """Yield the checkpoint's file, or the shards that its index names."""
     with path.open("rb") as file:
         # An index begins as JSON does; a safetensors file begins with the length of its header.
         is_index = file.read(1) == b"{" and path.stat().st_size < _INDEX_LIMIT
@@ -283,7 +281,7 @@ def _files_of(path: Path) -> Iterator[Path]:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a file is a checkpoint (or the index of its shards), and not bare weights or anything else."""
+    """Return whether a file is a checkpoint (or the index of its shards) rather than bare weights."""
     try:
         read = [_metadata(file) for file in _files_of(path)]
     except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError):
@@ -298,12 +296,12 @@ def _metadata(path: Path) -> dict[str, Any]:
 
 
 def earlier_parts(about: Mapping[str, Any]) -> tuple[Part, ...]:
-    """The runs before a checkpoint's own; checkpoints written before they were recorded name none."""
+    """Return the runs before a checkpoint's own; checkpoints written before they were recorded name none."""
     return tuple(about.get("earlier", ()))
 
 
 def all_parts(about: Mapping[str, Any]) -> tuple[Part, ...]:
-    """The runs before a checkpoint's own, and its own."""
+    """Return the runs before a checkpoint's own, and its own."""
     config = about["config"]
     own = Part(
         config=config["name"], steps=about["step"], seconds=round(about["seconds"]), batch=config["batch"]
@@ -312,7 +310,7 @@ def all_parts(about: Mapping[str, Any]) -> tuple[Part, ...]:
 
 
 def tensors_under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with a prefix, without it."""
+    """Return the tensors whose names begin with a prefix, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 

@@ -61,8 +61,8 @@ class TranslationConfig:
         head_width: Channels of the projection heads.
         discriminator_width: Channels of the discriminators' first layer.
         discriminator_detail_px: Where above 0, discriminators see pictures less their mean over this many px,
-            an odd number; see `trainer.discriminator.detail`.
-        discriminator_norm: "instance" or "spectral"; see `trainer.discriminator.Discriminator`.
+            an odd number; see `trainer.networks.discriminator.detail`.
+        discriminator_norm: "instance" or "spectral"; see `trainer.networks.discriminator.Discriminator`.
         discriminator_rate: The discriminators' learning rate as a multiple of the generators' (Heusel et al.,
             "GANs trained by a two time-scale update rule", NeurIPS 2017).
         initial_std: Standard deviation of the fresh weights of generators, heads and discriminators; 0 leaves
@@ -174,7 +174,7 @@ class PhaseConfig:
         losses: Weight of each loss by name: `trainer.losses.LOSSES` for pairs, `trainer.losses.TERMS` or
             `SIDED_TERMS` for translation.
         residual_slope: Slope of the residual below zero; see `FastNet`.
-        int8: Whether the network computes as its int8 graph will; see `trainer.quantisation_aware`.
+        int8: Whether the network computes as its int8 graph will; see `trainer.networks.quantisation_aware`.
     """
 
     until: float
@@ -244,15 +244,15 @@ class TrainConfig:
     phases: tuple[PhaseConfig, ...] = ()
 
     def phase(self, step: int) -> PhaseConfig:
-        """The phase that a step (from 0) belongs to."""
+        """Return the phase that a step (from 0) belongs to."""
         return next((p for p in self.phases if step < p.until * self.steps), self.phases[-1])
 
     def uses(self, *losses: str) -> bool:
-        """Whether any phase gives any of some losses a weight other than 0."""
+        """Return whether any phase gives any of some losses a weight other than 0."""
         return any(phase.losses.get(name, 0.0) != 0.0 for phase in self.phases for name in losses)
 
     def as_dict(self) -> dict[str, Any]:
-        """The configuration as plain values, as TOML and JSON know them."""
+        """Return the configuration as plain values, as TOML and JSON know them."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return plain
 
@@ -347,7 +347,7 @@ def _validate(config: TrainConfig, where: str) -> None:
 
 
 def known_losses(method: str) -> tuple[str, ...]:
-    """The losses a method knows by name; none for an unknown method."""
+    """Return the losses a method knows by name; none for an unknown method."""
     return {PAIRS: tuple(LOSSES), TRANSLATION: (*TERMS, *SIDED_TERMS)}.get(method, ())
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamderain.errors import ConfigError
+from streamderain.system.files import written_whole
 from trainer.checkpoint import checkpoint_path
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -63,7 +64,7 @@ class Settings:
         work: Where runs, pseudo-pairs and the model go.
         cache: Where decoded data is kept.
         validation: Folder of validation data, if any.
-        accelerator: See `trainer.devices.open_fabric`.
+        accelerator: See `trainer.run.devices.open_fabric`.
         devices: See there.
     """
 
@@ -103,7 +104,7 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def arguments(step: Step, settings: Settings) -> list[str]:
-    """The step as typed after ``python -m trainer``, ``--resume`` included where its run has begun."""
+    """Return the step as typed after ``python -m trainer``, ``--resume`` included where its run has begun."""
     places = {"work": str(settings.work), "data": str(settings.data)}
     typed = [argument.format(**places) for argument in step.command]
     for name in _TAKES[step.command[0]]:
@@ -148,6 +149,5 @@ def follow_recipe(
         say(f"{heading}: python -m trainer {' '.join(typed)}")
         run(typed)
         told["done"].append(step.name)
-        partial = diary.with_suffix(".partial")
-        partial.write_text(json.dumps(told, indent=1), encoding="utf-8")
-        partial.replace(diary)
+        with written_whole(diary) as partial:
+            partial.write_text(json.dumps(told, indent=1), encoding="utf-8")

@@ -31,7 +31,7 @@ def bench_command(
     quiet: bool,
     **arguments: Any,
 ) -> int:
-    """Runs the command and returns its exit code."""
+    """Run the command and return its exit code."""
     reports = {"--json": json_path, "--markdown": markdown_path, "--html": html_path}
     check_reports(reports, sources=[*filter(None, (source, reference))], overwrite=overwrite)
     arguments["duration_s"] = arguments["duration_s"] or DEFAULT_S

@@ -32,7 +32,7 @@ def compare_command(
     quiet: bool,
     **arguments: Any,
 ) -> int:
-    """Runs the command and returns its exit code."""
+    """Run the command and return its exit code."""
     page = Path(target).suffix.lower() in (".html", ".htm")
     _check(clips, target, page=page, wipe=wipe)
     if page:

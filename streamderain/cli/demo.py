@@ -52,6 +52,6 @@ def demo_command(folder: str, *, overwrite: bool) -> int:
 
 
 def _frame(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """The pictured frame of a video as it is."""
+    """Return the pictured frame of a video as it is."""
     unchanged = RunOptions(engine=EngineOptions(engine="identity"))
     return next(islice(frames(path, unchanged), PICTURED_FRAME, None)).image

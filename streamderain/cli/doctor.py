@@ -15,7 +15,7 @@ _MARKS = {"ok": ("ok", "green"), "missing": ("missing", "yellow"), "broken": ("b
 
 
 def doctor_command(*, json_path: str | None, overwrite: bool) -> int:
-    """Looks at everything; returns 0 where a plain run would work, and an engine's exit code elsewhere."""
+    """Look at everything; return 0 where a plain run would work, and an engine's exit code elsewhere."""
     check_reports({"--json": json_path}, overwrite=overwrite)
     console = Console(stderr=json_path == "-", highlight=False, soft_wrap=True)
     checks = []

@@ -16,7 +16,7 @@ from streamderain.measure.tables import Table
 def estimate_command(
     *, source: str, json_path: str | None, overwrite: bool, quiet: bool, **arguments: Any
 ) -> int:
-    """Runs the command and returns its exit code."""
+    """Run the command and return its exit code."""
     check_reports({"--json": json_path}, sources=[source], overwrite=overwrite)
     with telling(quiet=quiet) as tell:
         found = estimate(source, run_options(arguments), tell)

@@ -37,7 +37,7 @@ class Seconds(click.ParamType[float]):
     name = "time"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Returns the time in seconds."""
+        """Return the time in seconds."""
         try:
             seconds = 0.0
             for part in str(value).split(":"):
@@ -88,7 +88,7 @@ class Group(click.Group):
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="streamderain")
 def cli() -> None:
-    """Takes the rain out of video: one command, nothing lost but the rain."""
+    """Take the rain out of video: one command, nothing lost but the rain."""
 
 
 _Options = tuple[Callable[[Any], Any], ...]
@@ -195,7 +195,7 @@ def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 @_with(*_TARGET, *_ENGINE, *_ENGINE_SETTINGS, *_ENCODER, *_TRIM, *_READ)
 @_with(_OVERWRITE, _SKIP_EXISTING, _report("json", "a summary as JSON"), _QUIET)
 def run(**arguments: Any) -> None:
-    """Takes the rain out of SOURCE and writes the result to TARGET.
+    """Take the rain out of SOURCE and write the result to TARGET.
 
     SOURCE is a video, an image, a folder of either, a glob in quotes, or - for standard input. Sound,
     subtitles, chapters, metadata and timing stay as they are.
@@ -224,7 +224,7 @@ def run(**arguments: Any) -> None:
 @_with(_report("json", "everything as JSON"), _report("markdown", "the tables as Markdown"))
 @_with(_report("html", "one self-contained page with charts"), _OVERWRITE, _QUIET)
 def bench(**arguments: Any) -> None:
-    """Measures what this machine does with SOURCE, or with built-in clips of several sizes.
+    """Measure what this machine does with SOURCE, or with built-in clips of several sizes.
 
     Every stage alone and the whole way from file to file: speed, latency, processor, memory. Without -t the
     first 10 seconds of SOURCE are measured. Several engines or models are compared, taking turns.
@@ -247,7 +247,7 @@ def bench(**arguments: Any) -> None:
 @click.option("--wipe", is_flag=True, help="One picture with a divider that wanders, instead of two.")
 @_with(*_TRIM, *_READ, _report("json", "every frame's figures as JSON"), _OVERWRITE, _QUIET)
 def compare(**arguments: Any) -> None:
-    """Shows two versions of a clip beside each other and measures every frame.
+    """Show two versions of a clip beside each other and measure every frame.
 
     With a REFERENCE both are measured against it, without one B is measured against A. Frames belong
     together where their times agree. A page holds its pictures, so that it takes the first 20 seconds
@@ -263,7 +263,7 @@ def compare(**arguments: Any) -> None:
 @_with(*_ENGINE, *_ENGINE_SETTINGS, *_ENCODER, *_TRIM, *_READ)
 @_with(_report("json", "the estimate as JSON"), _OVERWRITE, _QUIET)
 def estimate(**arguments: Any) -> None:
-    """Tells how long deraining SOURCE will take, with how much memory, and how large the result will be.
+    """Tell how long deraining SOURCE will take, with how much memory, and how large the result will be.
 
     A few pieces, spread over the file, are derained for it: with the same options as the run to come.
     """
@@ -275,7 +275,7 @@ def estimate(**arguments: Any) -> None:
 @cli.command()
 @_with(_report("json", "all checks as JSON"), _OVERWRITE)
 def doctor(**arguments: Any) -> None:
-    """Looks at what is here: FFmpeg, encoders, models, engines, GPUs, disks; tells what mends what is not.
+    """Look at what is here: FFmpeg, encoders, models, engines, GPUs, disks; tell what mends what is not.
 
     Encoders and engines are really tried, each in a process of its own.
     """
@@ -286,13 +286,13 @@ def doctor(**arguments: Any) -> None:
 
 @cli.group()
 def models() -> None:
-    """Shows the models that can be used."""
+    """Show the models that can be used."""
 
 
 @models.command("list")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def models_list(as_json: bool) -> None:
-    """Lists all models, a line each."""
+    """List all models, a line each."""
     from streamderain.cli.models import list_command
 
     list_command(as_json=as_json)
@@ -302,7 +302,7 @@ def models_list(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def models_show(name: str, as_json: bool) -> None:
-    """Shows one model's card: what it reads, what it was trained on, how well it does."""
+    """Show one model's card: what it reads, what it was trained on, how well it does."""
     from streamderain.cli.models import show_command
 
     show_command(name, as_json=as_json)
@@ -312,7 +312,7 @@ def models_show(name: str, as_json: bool) -> None:
 @click.option("-o", "--output", "folder", default="demo", show_default=True, help="Folder for the results.")
 @_with(_OVERWRITE)
 def demo(folder: str, overwrite: bool) -> None:
-    """Derains the short clip that comes with the package and makes a before/after picture."""
+    """Derain the short clip that comes with the package and make a before/after picture."""
     from streamderain.cli.demo import demo_command
 
     sys.exit(demo_command(folder, overwrite=overwrite))

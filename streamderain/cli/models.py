@@ -14,7 +14,7 @@ from streamderain.models import ModelCard, list_models, load_model
 
 
 def list_command(*, as_json: bool) -> None:
-    """Prints every model that can be named."""
+    """Print every model that can be named."""
     cards = list_models()
     if as_json:
         click.echo(json.dumps([_plain(card) for card in cards], indent=2))
@@ -27,7 +27,7 @@ def list_command(*, as_json: bool) -> None:
 
 
 def show_command(name: str, *, as_json: bool) -> None:
-    """Prints one model's card."""
+    """Print one model's card."""
     card = load_model(name)
     if as_json:
         click.echo(json.dumps(_plain(card), indent=2))

@@ -129,5 +129,5 @@ def _check_place(path: Path, option: str, *, overwrite: bool) -> None:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether a path is a device or a pipe, such as /dev/null, which nothing can be lost from."""
+    """Return whether a path is a device or a pipe, such as /dev/null, which nothing can be lost from."""
     return path.exists() and not path.is_file() and not path.is_dir()

@@ -52,14 +52,14 @@ def run_command(
 
 
 def _failed(error: StreamderainError) -> dict[str, Any]:
-    """The report of a run that ended with an error."""
+    """Return the report of a run that ended with an error."""
     done = {"files": [], "not_reached": []} if error.report is None else error.report.to_json()
     told = {"error": type(error).__name__, "message": str(error), "kept": list(error.kept)}
     return {**done, "exit_code": error.exit_code, **told}
 
 
 def run_options(arguments: Mapping[str, Any]) -> RunOptions:
-    """Builds the options from the arguments of the same names."""
+    """Build the options from the arguments of the same names."""
 
     def of(kind: type[Any]) -> Any:
         return kind(**{key: arguments[key] for key in kind.__slots__ if key in arguments})
@@ -69,7 +69,7 @@ def run_options(arguments: Mapping[str, Any]) -> RunOptions:
 
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Yields an event that a stop signal sets; a second one interrupts at once."""
+    """Yield an event that a stop signal sets; a second one interrupts at once."""
     stop = threading.Event()
 
     def handle(_number: int, _frame: object) -> None:

@@ -22,7 +22,7 @@ _FILE_WIDTH = 160
 
 
 def print_table(findings: Findings, *, to_stderr: bool = False) -> None:
-    """Prints a table to standard output, or to standard error where a report goes to the former."""
+    """Print a table to standard output, or to standard error where a report goes to the former."""
     console = Console(stderr=to_stderr, highlight=False)
     if not console.is_terminal:
         console.width = _FILE_WIDTH
@@ -38,7 +38,7 @@ def print_table(findings: Findings, *, to_stderr: bool = False) -> None:
 
 
 def duration_text(seconds: float) -> str:
-    """Hours, minutes and seconds, for people."""
+    """Return hours, minutes and seconds, for people."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -46,7 +46,7 @@ def duration_text(seconds: float) -> str:
 
 @contextmanager
 def telling(*, quiet: bool = False) -> Iterator[Tell]:
-    """Yields a function that shows progress on standard error: a bar on a terminal, else some lines."""
+    """Yield a function that shows progress on standard error: a bar on a terminal, else some lines."""
     console = StandardError()
     if quiet:
         yield lambda what, done, total: None

@@ -60,7 +60,7 @@ class View:
             self._deaf = True
 
     def show(self, event: events.Event) -> None:
-        """Renders one event."""
+        """Render one event."""
         if self._deaf:
             return
         try:
@@ -69,7 +69,7 @@ class View:
             self._deaf = True  # nobody listens any more; the work goes on
 
     def conclude(self, report: RunReport) -> None:
-        """Renders what became of several files: how many are done, and which are not."""
+        """Render what became of several files: how many are done, and which are not."""
         if len(report.files) + len(report.not_reached) < 2 or self._deaf:
             return
         try:

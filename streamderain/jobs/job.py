@@ -68,7 +68,7 @@ class Job:
         self._recent: deque[tuple[float, int]] = deque()
 
     def run(self, tell: Observer, stop: threading.Event) -> Complete | None:
-        """Derains the file.
+        """Derain the file.
 
         Args:
             tell: Receives Started, Progress and Complete.
@@ -108,7 +108,7 @@ class Job:
         return complete
 
     def _opened(self, stop: threading.Event) -> MediaSource | None:
-        """Opens the source on a thread that can be left behind: a pipe or an address may never answer."""
+        """Open the source on a thread that can be left behind: a pipe or an address may never answer."""
         opening: Future[MediaSource] = Future()
 
         def work() -> None:
@@ -136,7 +136,7 @@ class Job:
         return opening.result()
 
     def _prepare(self, source: MediaSource, cleanup: ExitStack) -> tuple[Pipeline, list[str]]:
-        """Opens sessions and outputs, which are closed again should anything fail."""
+        """Open sessions and outputs, which are closed again should anything fail."""
         options = SessionOptions(depth=self._slots, strength=self._options.engine.strength, trace=self._trace)
         sessions = []
         for stream in source.streams:

@@ -94,13 +94,13 @@ def plan_run(
 
 
 def _holds_several(sources: Sequence[str], specs: Sequence[SourceSpec]) -> bool:
-    """Whether results go into a folder: for several files, and for a folder of files even if it holds one."""
+    """Return whether results go into a folder: for several files, or a folder even if it holds one."""
     folder = Path(sources[0]).is_dir() and specs[0].kind != "sequence"
     return len(specs) > 1 or folder
 
 
 def _in_folder(folder: str, spec: SourceSpec) -> str:
-    """The target in a folder: named like the source, where such a file can be written."""
+    """Return the target in a folder: named like the source, where such a file can be written."""
     target = Path(folder) / spec.name
     try:
         parse_target(str(target))
@@ -128,7 +128,7 @@ def _make_folders(folders: set[str], *, several: bool) -> tuple[Path, ...]:
 
 
 def _idle_options(specs: Sequence[SourceSpec], read: ReadOptions) -> list[str]:
-    """Options that do nothing for these sources, in words."""
+    """Return options that do nothing for these sources, in words."""
     kinds = {spec.kind for spec in specs}
     idle = []
     if read.stills and "still" not in kinds:

@@ -128,11 +128,11 @@ class Result:
         return min(STAGES, key=lambda name: self.stage(name, lambda cost: cost.fps).median)
 
     def of(self, value: Callable[[Repeat], float]) -> Spread:
-        """A figure over the repeats."""
+        """Return a figure over the repeats."""
         return spread([value(repeat) for repeat in self.repeats])
 
     def stage(self, name: str, value: Callable[[StageCost], float]) -> Spread:
-        """A figure of one stage over the repeats."""
+        """Return a figure of one stage over the repeats."""
         return spread([value(costs[name]) for costs in self.stages])
 
 
@@ -154,7 +154,7 @@ class Bench:
 
 
 def bench(options: BenchOptions, tell: Tell = lambda what, done, total: None) -> Bench:
-    """Measures every setup on every clip.
+    """Measure every setup on every clip.
 
     Setups on one clip take turns, so that what is compared meets the same weather.
 
@@ -176,7 +176,7 @@ def bench(options: BenchOptions, tell: Tell = lambda what, done, total: None) ->
 
 
 def pooled(quality: Quality) -> dict[str, dict[str, Pooled]]:
-    """Mean, fifth percentile and minimum by metric, of ``after`` and ``before``."""
+    """Return mean, fifth percentile and minimum by metric, of ``after`` and ``before``."""
     sides = ("after", "before")
     return {
         metric: {side: pool([getattr(frame, side)[metric] for frame in quality.frames]) for side in sides}
@@ -185,13 +185,13 @@ def pooled(quality: Quality) -> dict[str, dict[str, Pooled]]:
 
 
 def flicker(quality: Quality) -> dict[str, float]:
-    """Mean warping error of ``after``, ``before`` and ``reference``; empty for a single frame."""
+    """Return the mean warping error of ``after``, ``before`` and ``reference``; empty for a single frame."""
     frames = [frame.flicker for frame in quality.frames if frame.flicker]
     return {name: statistics.fmean(frame[name] for frame in frames) for name in (frames[0] if frames else ())}
 
 
 def _check_reference(options: BenchOptions) -> None:
-    """Refuses a reference of another size before any work."""
+    """Refuse a reference of another size before any work."""
     if options.source is None or options.reference is None:
         return
     names, sizes = [], []
@@ -207,7 +207,7 @@ def _check_reference(options: BenchOptions) -> None:
 def _clips(
     options: BenchOptions, folder: Path, results: list[Result], tell: Tell
 ) -> Iterator[tuple[str, str]]:
-    """Yields the name and the path of every clip; built-in ones are made when their turn comes."""
+    """Yield the name and the path of every clip; built-in ones are made when their turn comes."""
     if options.source is not None:
         yield _only(options.source, options.run.read).name, options.source
         return
@@ -226,7 +226,7 @@ def _clips(
 
 
 def _expected_bytes(results: Sequence[Result], pixels: int) -> int:
-    """Memory that a clip will take, after those before it: it grows no faster than the frames."""
+    """Return the memory that a clip will take, after those before it: it grows no faster than the frames."""
     last = next((result for result in reversed(results) if result.opened is not None), None)
     if last is None or last.opened is None:
         return 0
@@ -248,7 +248,7 @@ def _setups(options: BenchOptions, clip: str, source: str) -> list[Setup]:
 def take_turns(
     setups: Sequence[Setup], *, repeats: int, tell: Tell = lambda what, done, total: None
 ) -> list[Result]:
-    """Measures setups in turn, so that what is compared meets the same weather on a shared machine.
+    """Measure setups in turn, so that what is compared meets the same weather on a shared machine.
 
     Args:
         setups: What is measured.
@@ -300,7 +300,7 @@ def _with_quality(result: Result, setup: Setup, options: BenchOptions, tell: Tel
 def quality_of(
     source: str, reference: str | None, read: ReadOptions, engine: EngineOptions
 ) -> Iterator[int | Quality]:
-    """Judges a source against its reference, or on known rain where there is none; see `quality.judge`."""
+    """Judge a source against its reference, or on known rain where there is none; see `quality.judge`."""
     spec = _only(source, read)
     if reference is None:
         triples = on_known_rain(spec, read=read, engine=engine)

@@ -78,7 +78,7 @@ def compare(
     crf: float = 14,
     tell: Callable[[int], None] = lambda done: None,
 ) -> Comparison:
-    """Writes clips into one video and measures every frame.
+    """Write clips into one video and measure every frame.
 
     Args:
         clips: Sources of A, B and maybe the reference.
@@ -115,7 +115,7 @@ def compare(
 
 
 def summary(found: Comparison) -> Table:
-    """The figures of a comparison, pooled."""
+    """Return the figures of a comparison, pooled."""
     rows: Rows = []
     for name, frames in found.metrics.items():
         for metric in METRICS:
@@ -131,7 +131,7 @@ def summary(found: Comparison) -> Table:
 
 
 def to_json(found: Comparison) -> dict[str, Any]:
-    """A comparison as JSON-able values; an infinite PSNR (equal frames) is null."""
+    """Return a comparison as JSON-able values; an infinite PSNR (equal frames) is null."""
     return {
         "clips": found.names,
         "against": found.names[2] if found.reference else found.names[0],
@@ -179,21 +179,21 @@ def _one(clip: str, read: ReadOptions) -> SourceSpec:
 
 
 def _distinct(names: list[str]) -> tuple[str, ...]:
-    """The names, with letters before those that two clips share."""
+    """Return the names, with letters before those that two clips share."""
     if len(set(names)) == len(names):
         return tuple(names)
     return tuple(f"{letter}: {name}" for letter, name in zip("ABC", names, strict=False))
 
 
 def _format(spec: SourceSpec, read: ReadOptions) -> tuple[Fraction, int]:
-    """Frames per second and longest side of a clip."""
+    """Return frames per second and longest side of a clip."""
     with open_source(spec, read) as source:
         stream = source.streams[0]
         return stream.rate_fps or _STILL_FPS, max(stream.geometry.width, stream.geometry.height)
 
 
 def _smaller(picture: Rgb, factor: int) -> Rgb:
-    """Means of squares of so many pixels; a rest at the edges is left out."""
+    """Return means of squares of so many pixels; a rest at the edges is left out."""
     if factor == 1:
         return picture
     height, width = picture.shape[0] // factor, picture.shape[1] // factor
@@ -214,7 +214,7 @@ def _laid_out(shown: list[Rgb], layout: Layout, time_s: float) -> Rgb:
 
 
 def _wiped(one: Rgb, other: Rgb, time_s: float) -> Rgb:
-    """A left of the divider, B right of it."""
+    """Lay A left of the divider and B right of it."""
     width = one.shape[1]
     there_and_back = abs((time_s / SWEEP_S + 0.5) % 2 - 1)
     place = round(there_and_back * width)
@@ -237,7 +237,7 @@ def _collect(found: Comparison, future: Future[dict[str, dict[str, float]]]) -> 
 def stacked(
     clips: tuple[str, ...], *, read: ReadOptions, tell: Callable[[int], None] = lambda done: None
 ) -> tuple[Comparison, bytes]:
-    """Compares clips above each other; returns the video as well, as MP4.
+    """Compare clips above each other; return the video as well, as MP4.
 
     Raises:
         StreamderainError: See `compare`.

@@ -97,7 +97,7 @@ class Diagnosis:
 
 
 def diagnose() -> Iterator[Check]:
-    """Looks at everything, one after the other; takes some seconds."""
+    """Check everything, one after the other; this takes some seconds."""
     memory = psutil.virtual_memory()
     yield Check(
         "streamderain", "ok", f"{__version__}, Python {platform.python_version()} at {sys.executable}"
@@ -192,7 +192,7 @@ def _precisions(name: str, model: ModelCard) -> list[str]:
 
 
 def try_engine(name: str, precision: str) -> Iterator[str]:
-    """Compiles the default model for tiny frames and derains some.
+    """Compile the default model for tiny frames and derain some.
 
     Args:
         name: The engine.
@@ -221,7 +221,7 @@ def try_engine(name: str, precision: str) -> Iterator[str]:
 
 
 def _tiny_clip() -> tuple[list[Codes], list[Codes]]:
-    """A smooth scene, dry and in known rain."""
+    """Return a smooth scene, dry and in known rain."""
     y, x = np.mgrid[0 : _TINY.height, 0 : _TINY.width]
     scene = np.rint(90 + 40 * np.sin(x / 17) * np.cos(y / 13)).astype(np.uint8)
     rain = RainSequence(RainParameters(), 1, _TINY.width, _TINY.height)
@@ -273,5 +273,5 @@ def _disks() -> Iterator[Check]:
 
 
 def _fonts() -> Check:
-    """Pages name the browser's own fonts; no picture gets text."""
+    """Say that no fonts are needed: pages name the browser's own, and no picture gets text."""
     return Check("fonts", "ok", "none needed: pages use the browser's, and nothing writes into pictures")

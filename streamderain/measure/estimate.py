@@ -116,7 +116,7 @@ class Estimate:
 def estimate(
     source: str, options: RunOptions, tell: Callable[[str, int, int], None] = lambda what, done, total: None
 ) -> list[Estimate]:
-    """Measures pieces of every file of a source.
+    """Measure pieces of every file of a source.
 
     Args:
         source: As for a run, but not a pipe.
@@ -176,7 +176,7 @@ def _measured(
 
 
 def _extent(spec: SourceSpec, options: RunOptions) -> tuple[int, float]:
-    """Frames of all video streams, and the length in seconds, of what -ss and -t leave."""
+    """Return frames of all video streams, and the length in seconds, of what -ss and -t leave."""
     with open_source(spec, options.read) as source:
         streams = source.streams
     rate, length_s = streams[0].rate_fps, options.read.duration_s
@@ -197,7 +197,7 @@ def _extent(spec: SourceSpec, options: RunOptions) -> tuple[int, float]:
 def _pieces(
     spec: SourceSpec, options: RunOptions, starts_s: list[float], length_s: float
 ) -> Iterator[str | Piece]:
-    """Runs in a process of its own; says first what computes."""
+    """Measure the pieces, in a process of its own; say first what computes."""
     with (
         open_engine(options.engine) as engine,
         tempfile.TemporaryDirectory(prefix="streamderain-estimate-") as folder,
@@ -212,7 +212,7 @@ def _pieces(
 
 
 def _length_s(first: Piece) -> float:
-    """Length of the next pieces, from the first one's speed."""
+    """Return the length of the next pieces, from the first one's speed."""
     speed = first.seconds / max(first.work_s + first.ready_s, 1e-3)
     return min(max(_BUDGET_S / (SPOTS - 1) * speed, _LEAST_S), _MOST_S)
 
@@ -230,7 +230,7 @@ def _piece(job: Job, target: Path, length_s: float) -> Piece:
 
 
 def _size(pieces: list[Piece], frames: int, duration_s: float) -> tuple[float, float]:
-    """Size of the whole result, and half of its 90 % interval.
+    """Return the size of the whole result, and half of its 90 % interval.
 
     Key frames are large, and every piece begins with one that the whole has not; so they count apart.
     """
@@ -249,7 +249,7 @@ def _size(pieces: list[Piece], frames: int, duration_s: float) -> tuple[float, f
 
 
 def _frame_bytes(packets: Packets, rate_fps: Fraction) -> float:
-    """Mean size of a frame, were the piece one of a long video."""
+    """Return the mean size of a frame, were the piece one of a long video."""
     keys, others = packets.key_bytes, packets.other_bytes
     if not others:
         return statistics.fmean(keys)  # an encoder of key frames alone

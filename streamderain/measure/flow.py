@@ -18,7 +18,7 @@ _FITS_CODES = 4.0
 
 
 def block_flow(current: NDArray[Any], following: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Estimates the motion of a clean clip between two frames.
+    """Estimate the motion of a clean clip between two frames.
 
     Args:
         current: Luma of frame t, (height, width) uint8.
@@ -62,7 +62,7 @@ def _shifts(current: NDArray[np.float32], following: NDArray[np.float32]) -> NDA
 
 
 def _misfit(current: NDArray[Any], following: NDArray[Any], flow: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Absolute difference of each pixel and the one it moves to; infinite where that is outside."""
+    """Return the absolute difference of each pixel and where it moves to; infinite where that is outside."""
     height, width = current.shape
     y, x = np.ogrid[0:height, 0:width]
     to_x, to_y = x + flow[..., 0], y + flow[..., 1]

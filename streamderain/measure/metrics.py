@@ -26,7 +26,7 @@ _MATLAB_Y = np.array([65.481, 128.553, 24.966])
 
 
 def matlab_luma(rgb: Array) -> FloatArray:
-    """Luma of MATLAB's rgb2ycbcr: 16 + 65.481 R + 128.553 G + 24.966 B with R, G, B in 0..1.
+    """Return the luma of MATLAB's rgb2ycbcr: 16 + 65.481 R + 128.553 G + 24.966 B with R, G, B in 0..1.
 
     Args:
         rgb: (..., 3) uint8.
@@ -41,7 +41,7 @@ def matlab_luma(rgb: Array) -> FloatArray:
 
 
 def psnr(first: Array, second: Array, *, peak: float = 255.0) -> float:
-    """Peak signal-to-noise ratio, dB; infinite for equal arrays.
+    """Return the peak signal-to-noise ratio, dB; infinite for equal arrays.
 
     Args:
         first: Any shape and real dtype, in 0..peak.
@@ -54,7 +54,7 @@ def psnr(first: Array, second: Array, *, peak: float = 255.0) -> float:
 
 
 def ssim(first: Array, second: Array, *, peak: float = 255.0) -> float:
-    """Structural similarity (Wang et al. 2004, eq. 13): 11x11 Gaussian, sigma 1.5, the mean of the valid map.
+    """Return SSIM (Wang et al. 2004, eq. 13): 11x11 Gaussian, sigma 1.5, the mean of the valid map.
 
     Args:
         first: (height, width), or (height, width, channels) where the channels' values are averaged; at least
@@ -93,7 +93,7 @@ def _ssim_map(first: Array, second: Array, peak: float) -> FloatArray:
 
 
 def _gaussian(pictures: FloatArray) -> FloatArray:
-    """Separable 11-tap Gaussian of (count, height, width), valid part only."""
+    """Return the separable 11-tap Gaussian of (count, height, width), valid part only."""
     offsets = np.arange(_SSIM_RADIUS + 1)
     taps = np.exp(-0.5 * (offsets / _SSIM_SIGMA) ** 2)
     taps /= 2 * taps.sum() - taps[0]
@@ -103,7 +103,7 @@ def _gaussian(pictures: FloatArray) -> FloatArray:
 
 
 def _weighted(pictures: FloatArray, taps: FloatArray) -> FloatArray:
-    """Weighted sums along the second axis; ``taps`` holds the middle weight first, then outward."""
+    """Return weighted sums along the second axis; ``taps`` holds the middle weight first, then outward."""
     length = pictures.shape[1] - 2 * _SSIM_RADIUS
     result: FloatArray = pictures[:, _SSIM_RADIUS : _SSIM_RADIUS + length] * taps[0]
     for distance, tap in enumerate(taps[1:], start=1):
@@ -113,7 +113,7 @@ def _weighted(pictures: FloatArray, taps: FloatArray) -> FloatArray:
 
 
 def warping_error(current: Array, following: Array, flow: Array, *, visible: Array | None = None) -> float:
-    """Flicker between two frames: mean absolute difference after the motion is undone.
+    """Return the flicker between two frames: mean absolute difference after the motion is undone.
 
     Blurring lowers this value too: print the rainy input's and the clean clip's own values beside it.
 

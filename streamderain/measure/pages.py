@@ -33,7 +33,7 @@ _CONFIG = {"displaylogo": False, "responsive": True}
 
 
 def render(template: str, **values: Any) -> str:
-    """A page of ``templates/``; text is escaped.
+    """Return a page of ``templates/``; text is escaped.
 
     Args:
         template: Name of the file.
@@ -49,7 +49,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def bench_page(bench: Bench) -> str:
-    """A bench as a page: charts, tables, the curve of every frame's PSNR, the worst frames."""
+    """Return a bench as a page: charts, tables, the curve of every frame's PSNR, the worst frames."""
     speeds = [result for result in bench.results if result.repeats]
     judged = [result for result in bench.results if result.quality is not None]
     return render(
@@ -72,7 +72,7 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 
 def psnr_curves(curves: Mapping[str, Curve], *, title: str) -> go.Figure:
-    """A chart of values over time.
+    """Return a chart of values over time.
 
     Args:
         curves: Seconds and values by name.
@@ -87,7 +87,7 @@ def psnr_curves(curves: Mapping[str, Curve], *, title: str) -> go.Figure:
 
 
 def compare_page(found: Comparison, video: bytes) -> str:
-    """A comparison as a page: the pictures with a divider to drag, and the curve of every frame's PSNR.
+    """Return a comparison as a page: the pictures with a divider to drag, and every frame's PSNR as a curve.
 
     Args:
         found: From `compare.stacked`.
@@ -111,7 +111,7 @@ def compare_page(found: Comparison, video: bytes) -> str:
 
 
 def picture_uri(picture: NDArray[np.uint8]) -> str:
-    """A picture, (height, width, 3) uint8 RGB, as a data URI."""
+    """Return a picture, (height, width, 3) uint8 RGB, as a data URI."""
     return _uri(jpeg_bytes(picture), "image/jpeg")
 
 

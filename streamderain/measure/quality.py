@@ -172,7 +172,7 @@ class Matched(Iterable[tuple[T, Picture]]):
             )
 
     def _nearest(self, time_s: float) -> Picture | None:
-        """The picture of the second walk that is nearest in time; those before it are let go."""
+        """Return the picture of the second walk that is nearest in time; those before it are let go."""
         while True:
             while len(self._candidates) < 2 and (more := next(self._second, None)) is not None:
                 if self._second_begin_s is None:
@@ -188,7 +188,7 @@ class Matched(Iterable[tuple[T, Picture]]):
 
 
 def pictures(spec: SourceSpec, read: ReadOptions, *, upright: bool = False) -> Iterator[Picture]:
-    """The frames of a clip's first video stream.
+    """Yield the frames of a clip's first video stream.
 
     Args:
         spec: The clip.
@@ -208,7 +208,7 @@ def pictures(spec: SourceSpec, read: ReadOptions, *, upright: bool = False) -> I
 def against_reference(
     source: SourceSpec, reference: SourceSpec, *, read: ReadOptions, engine: EngineOptions
 ) -> Iterator[Triple | int]:
-    """Derains a rainy clip whose clean original is known.
+    """Derain a rainy clip whose clean original is known.
 
     Args:
         source: The rainy clip.
@@ -234,7 +234,7 @@ def against_reference(
 
 
 def on_known_rain(source: SourceSpec, *, read: ReadOptions, engine: EngineOptions) -> Iterator[Triple | int]:
-    """Draws rain on a dry clip and derains that; see `against_reference`.
+    """Draw rain on a dry clip and derain that; see `against_reference`.
 
     Args:
         source: The dry clip, which is the reference.
@@ -247,7 +247,7 @@ def on_known_rain(source: SourceSpec, *, read: ReadOptions, engine: EngineOption
 
 
 def require_same_size(one: tuple[int, int], other: tuple[int, int], *, names: tuple[str, str]) -> None:
-    """Refuses pictures that cannot be laid over each other.
+    """Refuse pictures that cannot be laid over each other.
 
     Args:
         one: Width and height, px.
@@ -266,12 +266,12 @@ def require_same_size(one: tuple[int, int], other: tuple[int, int], *, names: tu
 
 
 def size_of(picture: Rgb) -> tuple[int, int]:
-    """Width and height, px."""
+    """Return width and height, px."""
     return picture.shape[1], picture.shape[0]
 
 
 def values(picture: Rgb, reference: Rgb) -> dict[str, float]:
-    """All of `METRICS` of a picture, (height, width, 3) uint8 RGB."""
+    """Return all of `METRICS` of a picture, (height, width, 3) uint8 RGB."""
     luma, wanted = matlab_luma(picture), matlab_luma(reference)
     return {
         "psnr_y_db": psnr(luma, wanted),
@@ -282,12 +282,12 @@ def values(picture: Rgb, reference: Rgb) -> dict[str, float]:
 
 
 def finite(figures: dict[str, float]) -> dict[str, float | None]:
-    """Figures that JSON can say: the infinite PSNR of equal frames becomes None."""
+    """Return figures that JSON can say: the infinite PSNR of equal frames becomes None."""
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
 
 def judge(triples: Iterable[Triple | int]) -> Iterator[int | Quality]:
-    """Judges frames on all cores.
+    """Judge frames on all cores.
 
     Args:
         triples: From `against_reference` or `on_known_rain`.
@@ -353,7 +353,7 @@ def _shifted(current: Triple, following: Triple) -> dict[str, float]:
 
 
 def _flicker(current: Triple, following: Triple) -> dict[str, float]:
-    """Warping errors with the reference's motion, where that motion explains the reference."""
+    """Return the warping errors with the reference's motion, where that motion explains the reference."""
 
     def codes(picture: Rgb) -> NDArray[np.uint8]:
         return np.rint(matlab_luma(picture)).astype(np.uint8)
@@ -370,7 +370,7 @@ def _flicker(current: Triple, following: Triple) -> dict[str, float]:
 def _walk(
     spec: SourceSpec, read: ReadOptions, options: EngineOptions, *, rain: bool = False
 ) -> Iterator[tuple[Frame, Rgb, Rgb, Rgb]]:
-    """Yields every frame of the first video stream, as it is, as it is derained, and derained."""
+    """Yield every frame of the first video stream, as it is, as it is derained, and derained."""
     with ExitStack() as cleanup:
         engine = cleanup.enter_context(open_engine(options))
         source = cleanup.enter_context(open_source(spec, read, lead_of(engine.model)))
@@ -387,14 +387,14 @@ def _walk(
 
 
 def _pictures(frame: Frame, wet: Planes | None, derained: Planes) -> tuple[Frame, Rgb, Rgb, Rgb]:
-    """The frame's picture is written to only here, when its token has left the session."""
+    """Return the frame's pictures; it is written to only here, when its token has left the session."""
     dry = rgb_array(frame.picture)
     before = dry if wet is None else rgb_array(frame.picture, wet)
     return frame, dry, before, rgb_array(frame.picture, derained)
 
 
 def _rained(planes: Planes, sky: RainSequence, index: int, geometry: Geometry) -> Planes:
-    """The planes with rain, which changes luma, or R, G and B."""
+    """Return the planes with rain, which changes luma, or R, G and B."""
     count = geometry.luma_planes
     codes = [(plane >> geometry.shift).astype(geometry.dtype) for plane in planes[:count]]
     picture: Any = np.stack(codes, axis=-1) if geometry.is_rgb else codes[0]

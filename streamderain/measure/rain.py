@@ -45,12 +45,12 @@ _SUBPIXEL_WIDTH_PX = 0.7
 
 
 def terminal_speed_m_s(diameter_mm: float) -> float:
-    """Speed of a falling drop, m/s, from its diameter in mm (never below 0)."""
+    """Return the speed of a falling drop, m/s, from its diameter in mm (never below 0)."""
     return max(0.0, 9.65 - 10.3 * math.exp(-0.6 * diameter_mm))
 
 
 def veil_fraction(rain_mm_h: float, distance_m: float) -> float:
-    """Share 1 - exp(-b Z) of light replaced by the rain's veil, in 0..1.
+    """Return the share 1 - exp(-b Z) of light replaced by the rain's veil, in 0..1.
 
     Args:
         rain_mm_h: Rain rate R, mm/h.
@@ -181,7 +181,7 @@ class RainParameters:
         )
 
     def scaled(self, factor: float) -> RainParameters:
-        """The same rain on a picture `factor` times as large: lengths and widths grow, streaks thin out."""
+        """Return the same rain for pictures `factor` times as large: streaks grow and thin out."""
         _check("factor", factor, 0.05, 20.0)
         return replace(
             self,
@@ -236,7 +236,7 @@ class RainSequence:
         self._phase = float(np.random.default_rng([seed, 0x77696E64]).uniform(0.0, 2.0 * math.pi))
 
     def angle_deg(self, frame_index: int) -> float:
-        """The wind's direction in a frame, degrees from vertical: a slow swing about the mean."""
+        """Return the wind's direction in a frame, degrees from vertical: a slow swing about the mean."""
         parameters = self.parameters
         turn = 2.0 * math.pi * frame_index / parameters.drift_period_frames + self._phase
         # Two periods with no common multiple: the swing does not repeat within a clip.
@@ -244,7 +244,7 @@ class RainSequence:
         return parameters.angle_deg + parameters.angle_drift_deg * swing
 
     def opacity(self, frame_index: int) -> FloatArray:
-        """Opacity of the streaks of one frame.
+        """Return the opacity of the streaks of one frame.
 
         Args:
             frame_index: Index of the frame in the clip, from 0.
@@ -272,7 +272,7 @@ class RainSequence:
         return np.minimum(alpha, 1.0, out=alpha)
 
     def background(self, picture: FloatArray, *, black: float = 0.0, white: float = 1.0) -> FloatArray:
-        """The picture behind the streaks: veiled, but without streaks or noise; arguments as in `apply`."""
+        """Return the veiled picture, without streaks or noise; arguments as in `apply`."""
         picture = self._checked(picture)
         light = black + self.parameters.light * (white - black)
         return (picture + np.float32(self.parameters.veil) * (np.float32(light) - picture)).astype(np.float32)
@@ -346,7 +346,7 @@ class RainSequence:
 
 
 def known_rain(width: int, height: int) -> RainSequence:
-    """The rain of benches: that of the default parameters in pictures of 720 rows, to scale in others.
+    """Return the rain of benches: that of the default parameters in pictures of 720 rows, to scale in others.
 
     Args:
         width: Picture width, px.
@@ -458,7 +458,7 @@ def _as_unit_float(layer: NDArray[Any]) -> FloatArray:
 
 
 def _random_crop(rng: np.random.Generator, layer: FloatArray, width: int, height: int) -> FloatArray:
-    """A random crop of a layer, repeated by reflection where the layer is smaller than the picture."""
+    """Return a random crop of a layer, repeated by reflection where the layer is smaller than the picture."""
     rows = _reflected_range(int(rng.integers(2 * layer.shape[0])), height, layer.shape[0])
     columns = _reflected_range(int(rng.integers(2 * layer.shape[1])), width, layer.shape[1])
     return layer[rows[:, None], columns[None, :]]

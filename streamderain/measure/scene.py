@@ -19,7 +19,7 @@ _SHIFT_PX = 2
 
 
 def write_scene(path: Path, *, width: int, height: int, frames: int) -> None:
-    """Writes the clip; the same arguments always give the same pictures.
+    """Write the clip; the same arguments always give the same pictures.
 
     Args:
         path: Where to; the extension chooses the container.
@@ -38,7 +38,7 @@ def write_scene(path: Path, *, width: int, height: int, frames: int) -> None:
 
 
 def rainy_scene(*, width: int, height: int, frames: int) -> Iterator[NDArray[np.uint8]]:
-    """Yields (height, width) studio-range luma."""
+    """Yield (height, width) studio-range luma."""
     scene = _scene(2 * width, height)
     rain = known_rain(width, height)
     for index in range(frames):
@@ -47,7 +47,7 @@ def rainy_scene(*, width: int, height: int, frames: int) -> Iterator[NDArray[np.
 
 
 def _scene(width: int, height: int) -> NDArray[np.uint8]:
-    """Noise of several scales, as natural pictures have it."""
+    """Return noise of several scales, as natural pictures have it."""
     rng = np.random.default_rng(0)
     picture = np.full((height, width), 110.0)
     for size in _OCTAVES_PX:

@@ -15,13 +15,13 @@ _MB = 1e6
 
 
 def tables(bench: Bench) -> list[Table]:
-    """The tables of a bench, for terminal, Markdown and page alike; those without rows are left out."""
+    """Return the tables of a bench, for terminal, Markdown and page alike; none without rows."""
     found = [_speed(bench.results), _stages(bench.results), _quality(bench), _flicker(bench)]
     return [table for table in found if table.rows]
 
 
 def facts(bench: Bench) -> Table:
-    """Machine, versions, models and settings, so that the figures mean something tomorrow."""
+    """Return machine, versions, models and settings, so that the figures mean something tomorrow."""
     rows: Rows = [(name, _plain(value)) for name, value in bench.machine.items() if value]
     for label, opened in {r.label: r.opened for r in bench.results if r.opened}.items():
         how = f"{opened.engine} {opened.precision} on {opened.device} ({opened.engine_reason})"
@@ -31,12 +31,12 @@ def facts(bench: Bench) -> Table:
 
 
 def markdown(bench: Bench) -> str:
-    """The whole bench as Markdown."""
+    """Return the whole bench as Markdown."""
     return "\n".join(["# streamderain bench", "", *map(markdown_table, [*tables(bench), facts(bench)])])
 
 
 def to_json(bench: Bench) -> dict[str, Any]:
-    """The whole bench as JSON-able values."""
+    """Return the whole bench as JSON-able values."""
     return {
         "machine": bench.machine,
         "settings": bench.settings,
@@ -121,7 +121,7 @@ def _stages(results: Sequence[Result]) -> Table:
 
 
 def _stage_figures(result: Result, name: str) -> list[Spread]:
-    """Speed, processor time, and the three percentiles."""
+    """Return speed, processor time, and the three percentiles."""
     return [
         result.stage(name, lambda cost: cost.fps),
         result.stage(name, lambda cost: cost.cpu_ms),
@@ -191,7 +191,7 @@ def _judged(bench: Bench) -> list[Result]:
 
 
 def result_json(result: Result) -> dict[str, Any]:
-    """One setup on one clip as JSON-able values."""
+    """Return one setup on one clip as JSON-able values."""
     if result.opened is None:
         return {"label": result.label, "clip": result.clip, "left_out": result.left_out}
     keys = ("fps", "cpu_ms_per_frame", "p50_ms", "p95_ms", "p99_ms")

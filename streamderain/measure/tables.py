@@ -27,7 +27,7 @@ class Table:
 
 
 def markdown_table(table: Table) -> str:
-    """One table as Markdown, its title as a heading."""
+    """Return one table as Markdown, its title as a heading."""
     lines = [f"## {table.title}", ""]
     lines += [table.note, ""] if table.note else []
     cells = [table.header, ("---",) * len(table.header), *table.rows]
@@ -51,7 +51,7 @@ class Spread:
 
 
 def spread(values: Sequence[float], *, digits: int = 3) -> Spread:
-    """Median, least and most of several measurements.
+    """Return median, least and most of several measurements.
 
     Raises:
         ValueError: No values.
@@ -62,5 +62,5 @@ def spread(values: Sequence[float], *, digits: int = 3) -> Spread:
 
 
 def spread_text(value: Spread, digits: int = 1) -> str:
-    """The median, and the least and most."""
+    """Return the median, and the least and most."""
     return f"{value.median:.{digits}f} ({value.min:.{digits}f}–{value.max:.{digits}f})"

@@ -141,7 +141,7 @@ class Repeat:
 
 
 def whole_trial(setup: Setup) -> Iterator[Opened | Repeat]:
-    """Opens a setup and measures the whole way once for every value that is asked for.
+    """Open a setup and measure the whole way once for every value that is asked for.
 
     Args:
         setup: What is measured.
@@ -160,7 +160,7 @@ def whole_trial(setup: Setup) -> Iterator[Opened | Repeat]:
 
 
 def stage_trial(setup: Setup) -> Iterator[dict[str, StageCost]]:
-    """Opens a setup and measures each of `STAGES` alone, once for every value that is asked for.
+    """Open a setup and measure each of `STAGES` alone, once for every value that is asked for.
 
     See `whole_trial`.
     """
@@ -174,7 +174,7 @@ def stage_trial(setup: Setup) -> Iterator[dict[str, StageCost]]:
 
 @contextmanager
 def _ready(setup: Setup) -> Iterator[tuple[SourceSpec, Engine, Path]]:
-    """Yields the source, the open engine, and a place for the result."""
+    """Yield the source, the open engine, and a place for the result."""
     options = setup.options
     spec = find_sources(setup.source, options.read)[0]
     with (
@@ -219,7 +219,7 @@ def _opened(spec: SourceSpec, read: ReadOptions, engine: Engine, began: float) -
 
 
 def _whole(spec: SourceSpec, target: Path, engine: Engine, setup: Setup) -> Repeat:
-    """The whole way, as `run` does it."""
+    """Return the whole way, as `run` does it."""
     trace = Trace()
     job = Job(
         spec,
@@ -255,7 +255,7 @@ def _decode(spec: SourceSpec, read: ReadOptions) -> StageCost:
 
 
 def _some_frames(spec: SourceSpec, read: ReadOptions) -> list[Frame]:
-    """Frames for the other stages to work on. The decoder is not timed here: keeping them slows it down."""
+    """Return frames for the other stages to work on, decoded untimed: keeping them slows the decoder."""
     kept: list[Frame] = []
     room = _KEPT_BYTES
     with open_source(spec, read) as source:
@@ -269,7 +269,7 @@ def _some_frames(spec: SourceSpec, read: ReadOptions) -> list[Frame]:
 
 
 def _computed(frames: list[Frame], spec: SourceSpec, engine: Engine, setup: Setup) -> dict[str, StageCost]:
-    """Copies to and from the session, and the network, which computes several frames at a time."""
+    """Copy to and from the session, and the network, which computes several frames at a time."""
     trace = Trace()
     with open_source(spec, setup.options.read) as source:
         geometry = source.streams[0].geometry
@@ -301,7 +301,7 @@ def _computed(frames: list[Frame], spec: SourceSpec, engine: Engine, setup: Setu
 def _encoded(
     frames: list[Frame], spec: SourceSpec, target: Path, engine: Engine, setup: Setup
 ) -> dict[str, StageCost]:
-    """Writing planes back, and the encoder with its container. The frames are used up."""
+    """Measure writing planes back, and the encoder with its container. The frames are used up."""
     trace, seconds = Trace(), []
     with open_source(spec, setup.options.read) as source:
         with engine.session(source.streams[0].geometry) as session:

@@ -20,7 +20,7 @@ _LIMITED, _BT709 = 1, 1
 
 
 def rgb_array(picture: Any, planes: Planes | None = None) -> NDArray[np.uint8]:
-    """Converts a decoder's frame to RGB, after writing derained planes into it where there are any.
+    """Convert a decoder's frame to RGB, after writing derained planes into it where there are any.
 
     Args:
         picture: An ``av.VideoFrame``; becomes writable and is written to, unless there are no planes.
@@ -36,7 +36,7 @@ def rgb_array(picture: Any, planes: Planes | None = None) -> NDArray[np.uint8]:
 
 
 def save_picture(path: Path, image: NDArray[np.uint8]) -> None:
-    """Writes an RGB picture as PNG.
+    """Write an RGB picture as PNG.
 
     Args:
         path: Where to; the name ends with ``.png``. An existing file is replaced.
@@ -59,7 +59,7 @@ def save_picture(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def jpeg_bytes(image: NDArray[np.uint8]) -> bytes:
-    """Encodes an RGB picture as a JPEG of high quality, for pages.
+    """Encode an RGB picture as a JPEG of high quality, for pages.
 
     Args:
         image: (height, width, 3) uint8, full range.
@@ -127,7 +127,7 @@ class ClipWriter:
                 raise self._failure(problem) from problem
 
     def write(self, picture: NDArray[np.uint8]) -> None:
-        """Writes one frame.
+        """Write one frame.
 
         Args:
             picture: (height, width) luma of studio range, or (height, width, 3) RGB of full range; all of one

@@ -38,7 +38,7 @@ def jpeg_fault(data: bytes) -> Literal["", "broken", "missing"]:
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yields kind, beginning and end of each segment of a JPEG up to the first scan's header."""
+    """Yield kind, beginning and end of each segment of a JPEG up to the first scan's header."""
     place = len(START)
     while data.startswith(START) and place + 4 <= len(data) and data[place] == 0xFF:
         kind = data[place + 1]

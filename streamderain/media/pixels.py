@@ -24,7 +24,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from streamderain.errors import EncodeError, UnsupportedFormat
-from streamderain.frame import Chroma, Geometry, Planes
+from streamderain.frame import Chroma, Geometry, Planes, customary_matrix
 
 _FLOAT = re.compile(r"f(16|32)(le|be)$")
 
@@ -116,7 +116,6 @@ _BT709, _UNSPECIFIED, _BT601 = 1, 2, 5
 _SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 """FFmpeg's AVColorSpace to the numbers of swscale, which knows no other matrices."""
 
-_HD_LINES = 720
 _FULL_RANGE = 2
 _LIMITED_RANGE = 1
 
@@ -150,7 +149,7 @@ class _Layout:
 
 
 def geometry_of(frame: av.VideoFrame) -> Geometry:
-    """Returns the shape and meaning of a frame's planes.
+    """Return the shape and meaning of a frame's planes.
 
     The matrix is the frame's own tag; where it has none, BT.709 from 720 lines on and BT.601 below. Range is
     the frame's tag; where it has none, full for RGB, gray and the ``yuvj`` formats, limited for the rest.
@@ -165,13 +164,13 @@ def geometry_of(frame: av.VideoFrame) -> Geometry:
         bits=layout.bits,
         shift=layout.shift,
         chroma=layout.chroma,
-        matrix=_MATRIX.get(frame.colorspace, "bt709" if frame.height >= _HD_LINES else "bt601"),
+        matrix=_MATRIX.get(frame.colorspace, customary_matrix(frame.height)),
         range="full" if _is_full_range(frame, layout.chroma) else "limited",
     )
 
 
 def component_planes(frame: av.VideoFrame) -> Planes:
-    """Returns views of a frame's colour components, without a copy.
+    """Return views of a frame's colour components, without a copy.
 
     Returns:
         (Y, U, V), (Y,) or (R, G, B), each (height, width) of its plane, ``uint8`` or ``uint16`` in the
@@ -193,7 +192,7 @@ def component_planes(frame: av.VideoFrame) -> Planes:
 
 
 def working_format(pix_fmt: str) -> str | None:
-    """Returns the format that frames of ``pix_fmt`` are converted to first; None where they are used as is.
+    """Return the format that frames of ``pix_fmt`` are converted to first; None where they are used as is.
 
     No code is lost, but for samples of more than 16 bits: floats are clipped to 0..1 and rounded to 16 bits.
     The mosaic of a raw (Bayer) picture is resolved into RGB.
@@ -254,12 +253,12 @@ def _chroma_of(frame: av.VideoFrame) -> Chroma:
 
 
 def _sws_matrix(tag: int, height: int) -> int:
-    """The matrix as swscale numbers it; what is untagged follows the custom of its height."""
-    return _SWS_MATRIX.get(tag) or (_BT709 if height >= _HD_LINES else _BT601)
+    """Return the matrix as swscale numbers it; what is untagged follows the custom of its height."""
+    return _SWS_MATRIX.get(tag) or (_BT709 if customary_matrix(height) == "bt709" else _BT601)
 
 
 def rgb_array(frame: av.VideoFrame, planes: Planes) -> NDArray[np.uint8]:
-    """Returns a frame as RGB with other colour components in place of its own.
+    """Return a frame as RGB with other colour components in place of its own.
 
     Args:
         frame: In a format that is used as it is; not changed.
@@ -288,13 +287,13 @@ def _is_full_range(frame: av.VideoFrame, chroma: Chroma) -> bool:
 
 
 def _component_size(frame: av.VideoFrame, chroma: Chroma) -> tuple[int, int]:
-    """Returns width and height of the chroma components; odd sizes round up."""
+    """Return width and height of the chroma components; odd sizes round up."""
     across, down = next(key for key, value in _CHROMA_BY_SUBSAMPLING.items() if value == chroma)
     return -(-frame.width // across), -(-frame.height // down)
 
 
 def _rows(plane: av.video.plane.VideoPlane, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """Returns a plane as (rows, samples per line); negative line sizes put the last row first."""
+    """Return a plane as (rows, samples per line); negative line sizes put the last row first."""
     line_bytes = abs(plane.line_size)
     rows = np.frombuffer(cast(Any, plane), np.uint8)
     if line_bytes == 0:  # the palette has no lines, and is no component
@@ -304,7 +303,7 @@ def _rows(plane: av.video.plane.VideoPlane, dtype: np.dtype[Any]) -> np.ndarray[
 
 
 def _split(pix_fmt: str) -> tuple[str, str]:
-    """Returns a format's name without its byte order, and numpy's sign for that order."""
+    """Return a format's name without its byte order, and numpy's sign for that order."""
     if pix_fmt.endswith("be"):
         return pix_fmt[:-2], ">"
     return pix_fmt.removesuffix("le"), "<"
@@ -312,7 +311,7 @@ def _split(pix_fmt: str) -> tuple[str, str]:
 
 @cache
 def _layout(pix_fmt: str) -> _Layout:
-    """Returns how a format stores its components; cached, as it is asked for with every frame."""
+    """Return how a format stores its components; cached, as it is asked for with every frame."""
     name, order = _split(pix_fmt)
     try:
         form = av.VideoFormat(pix_fmt, 64, 64)
@@ -369,7 +368,7 @@ def _unsupported(pix_fmt: str) -> UnsupportedFormat:
 
 
 def write_planes(picture: av.VideoFrame, planes: Planes) -> None:
-    """Writes planes over the first colour components of a writable picture.
+    """Write planes over the first colour components of a writable picture.
 
     Args:
         picture: Made writable before; its other components, alpha and side data stay as they are.

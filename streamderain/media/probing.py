@@ -14,12 +14,12 @@ from streamderain.media.writing.roundtrip import SIDE_PX, SampleEncodes
 
 
 def ffmpeg_version() -> str:
-    """The version of the FFmpeg that PyAV brings."""
+    """Return the version of the FFmpeg that PyAV brings."""
     return str(av.ffmpeg_version_info)
 
 
 def encoder_fault(codec: str) -> str | None:
-    """Encodes a few small pictures.
+    """Encode a few small pictures.
 
     Args:
         codec: Name of an encoder, as FFmpeg calls it.
@@ -47,7 +47,7 @@ def encoder_fault(codec: str) -> str | None:
 
 
 def decoders(names: tuple[str, ...]) -> list[str]:
-    """Those of the named codecs that can be decoded."""
+    """Return those of the named codecs that can be decoded."""
     return [name for name in names if _decodes(name)]
 
 
@@ -77,7 +77,7 @@ class Packets:
 
 
 def packets_of(path: Path) -> Packets:
-    """Counts the packets of a file.
+    """Count the packets of a file.
 
     Raises:
         OpenError: It cannot be read.

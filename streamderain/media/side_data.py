@@ -15,7 +15,7 @@ from av.sidedata.sidedata import Type as SideType
 
 
 def side_data(frame: av.VideoFrame) -> dict[SideType, bytes]:
-    """A frame's side data by kind, but colour profiles; empty where PyAV has no name for a kind (EXIF)."""
+    """Return a frame's side data by kind, less colour profiles; none where PyAV cannot name a kind (EXIF)."""
     frame = _without_profile(frame)
     try:
         return {side.type: bytes(side) for side in cast("Iterator[SideData]", iter(frame.side_data))}
@@ -24,7 +24,7 @@ def side_data(frame: av.VideoFrame) -> dict[SideType, bytes]:
 
 
 def _without_profile(frame: av.VideoFrame) -> av.VideoFrame:
-    """The frame without its colour profile.
+    """Return the frame without its colour profile.
 
     The profile of a PNG has a name, which PyAV frees with its list of side data and FFmpeg with the frame
     once
@@ -45,7 +45,7 @@ def _without_profile(frame: av.VideoFrame) -> av.VideoFrame:
 
 
 def display_matrix(frame: av.VideoFrame) -> list[int] | None:
-    """The nine numbers that say how players turn or mirror the picture; None where they do not."""
+    """Return the nine numbers that say how players turn or mirror the picture; None where they do not."""
     raw = side_data(frame).get(SideType.DISPLAYMATRIX)
     if raw is not None:
         return list(struct.unpack("9i", raw[:36]))

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import torch
 
-from streamderain.nets.fast import BLOCK, FastNet
+from streamderain.nets.fast import BLOCK
+from streamderain.nets.network import Network
 
 OPSET = 18
 INPUT_NAMES = ("window", "validity")
 OUTPUT_NAMES = ("share", "correction")
 
 
-def export_core(network: FastNet, path: Path) -> None:
+def export_core(network: Network, path: Path) -> None:
     """Write the core as a self-contained ONNX file with dynamic batch, height and width.
 
     Inputs: ``window`` (N, 64, h, w) float32, blocks of luma code / 255 of the previous, the current and the
@@ -22,7 +23,7 @@ def export_core(network: FastNet, path: Path) -> None:
     ``correction``, (N, 16, h, w) float32 both. See `FastNet.forward`.
 
     Args:
-        network: The network, in float32.
+        network: One of the fast family, in float32.
         path: Target file.
     """
     network = network.eval()

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 
 from streamderain.errors import ModelError
 from streamderain.nets.fast import FastNet
+from streamderain.nets.generator import Generator
+from streamderain.nets.network import Network
 
-FAMILIES: Mapping[str, Callable[[], nn.Module]] = MappingProxyType({"fast": FastNet})
+FAMILIES: Mapping[str, type[Network]] = MappingProxyType(
+    {family.family: family for family in (FastNet, Generator)}
+)
 
 
-def load_core(family: str, weights: Path) -> nn.Module:
-    """Builds a network of a family and loads its weights.
+def load_core(family: str, weights: Path) -> Network:
+    """Build a network of a family and load its weights.
 
     Args:
         family: The card's ``family``.
         weights: A safetensors file with exactly the network's parameters.
 
     Returns:
-        The core, float32; for the fast family see :meth:`streamderain.nets.fast.FastNet.forward`.
+        The network, float32; its ``forward`` is the core.
 
     Raises:
         ModelError: Unknown family, or weights of another network.

@@ -18,11 +18,12 @@ whose receptive field covers the motion between neighbouring frames. See docs/de
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from streamderain.nets.network import Network
 
 BLOCK = 4
 """Edge of a block, px: one block is 4x4 luma samples, 16 channels in pixel_unshuffle order (dy * 4 + dx)."""
@@ -34,7 +35,7 @@ _BLOCK_CHANNELS = BLOCK * BLOCK
 _FRAMES = 3
 
 
-class FastNet(nn.Module):
+class FastNet(Network):
     """Removes rain from the luma of the middle of three frames.
 
     Args:
@@ -46,9 +47,12 @@ class FastNet(nn.Module):
     gradient dies while the residual is still small, and anneals it to 0, which is what evaluation uses.
     """
 
+    family = "fast"
+    channels = 1
+    multiple = MULTIPLE
+
     def __init__(self, *, width: int = 32, middle_width: int = 64, middle_layers: int = 4) -> None:
         super().__init__()
-        self.residual_slope = 0.0
         self.head = nn.Conv2d((_FRAMES + 1) * _BLOCK_CHANNELS, width, 3, padding=1)
         self.down = nn.Conv2d(width, middle_width, 3, stride=2, padding=1)
         self.middle = nn.ModuleList(
@@ -82,7 +86,7 @@ class FastNet(nn.Module):
             nn.init.zeros_(tail.bias)
 
     def forward(self, window: Tensor, validity: Tensor) -> tuple[Tensor, Tensor]:
-        """The function that is exported as the *core*.
+        """Compute what is exported as the *core*.
 
         Args:
             window: Blocks beside each other, (N, 64, h, w), float in 0..1, h and w even: luma code / 255 of
@@ -97,7 +101,7 @@ class FastNet(nn.Module):
         return self.decode(self.encode(window), validity)
 
     def encode(self, window: Tensor) -> list[Tensor]:
-        """The encoder half.
+        """Run the encoder half.
 
         Args:
             window: As in `forward`.
@@ -112,10 +116,52 @@ class FastNet(nn.Module):
         return stages
 
     def decode(self, stages: Sequence[Tensor], validity: Tensor) -> tuple[Tensor, Tensor]:
-        """The other half: from what `encode` returned to what `forward` returns."""
+        """Run the other half: from what `encode` returned to what `forward` returns."""
         trust = self.validity(validity)[:, :, None, None]
         merged = functional.relu(self.merge(functional.relu(self.up(stages[-1]) + stages[0] + trust)))
         return self.share(merged).sigmoid(), self.correction(merged)
+
+    def clean(self, frames: Tensor, validity: Tensor) -> Tensor:
+        """See `Network.clean`."""
+        return self.clean_planes(frames[:, :, 0], validity)
+
+    def translate(
+        self, picture: Tensor, layers: Sequence[int], *, adds_rain: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """See `Network.translate`; light is taken away or added, below zero with `residual_slope`.
+
+        Feature layers count from 0: the head at 1/4 size, the strided layer at 1/8, the middle layers.
+        """
+        blocks = self._picture_blocks(picture, adds_rain=adds_rain)
+        stages = self.encode(blocks)
+        valid = picture.new_full((len(picture), _FRAMES - 1), float(adds_rain))
+        share, correction = self.decode(stages, valid)
+        found = [stages[layer] for layer in layers]
+        # Planes are in 0..1, pictures in -1..1: twice the light.
+        if adds_rain:
+            light = functional.pixel_shuffle(correction, BLOCK)
+            return picture + 2.0 * functional.leaky_relu(light, self.residual_slope), found
+        light = residual_planes(blocks, share, correction)
+        return picture - 2.0 * functional.leaky_relu(light, self.residual_slope), found
+
+    def features(self, picture: Tensor, layers: Sequence[int], *, adds_rain: bool = False) -> list[Tensor]:
+        """See `Network.features`."""
+        stages = self.encode(self._picture_blocks(picture, adds_rain=adds_rain))
+        return [stages[layer] for layer in layers]
+
+    @staticmethod
+    def _picture_blocks(picture: Tensor, *, adds_rain: bool) -> Tensor:
+        """Return single pictures as the core reads them: both neighbours are missing, or noise.
+
+        One clean picture has many rainy ones. Without noise (of torch's random state) a network that adds
+        rain could only make streaks of what it sees, the same every time.
+        """
+        plane = (picture + 1.0) / 2.0
+        if not adds_rain:
+            return core_window(plane.expand(-1, _FRAMES, -1, -1))
+        noise = torch.rand(len(plane), 2, *plane.shape[2:], device=plane.device, dtype=plane.dtype)
+        window = torch.cat([noise[:, :1], plane, noise[:, 1:], torch.zeros_like(plane)], dim=1)
+        return functional.pixel_unshuffle(window, BLOCK)
 
     def clean_planes(self, window: Tensor, validity: Tensor, *, bounded: bool = True) -> Tensor:
         """Clean whole luma planes, for training and evaluation.
@@ -139,7 +185,7 @@ class FastNet(nn.Module):
 
 
 def core_window(window: Tensor) -> Tensor:
-    """What the core reads of whole planes.
+    """Return what the core reads of whole planes.
 
     Args:
         window: (N, 3, H, W), frames t-1, t, t+1.
@@ -154,7 +200,7 @@ def core_window(window: Tensor) -> Tensor:
 
 
 def residual_planes(window: Tensor, share: Tensor, correction: Tensor) -> Tensor:
-    """The light that is rain, before what is negative of it is dropped.
+    """Return the light that is rain, before what is negative of it is dropped.
 
     Args:
         window: What the core read, see `core_window`.
@@ -166,34 +212,3 @@ def residual_planes(window: Tensor, share: Tensor, correction: Tensor) -> Tensor
     """
     excess = window[:, _FRAMES * _BLOCK_CHANNELS :]
     return functional.pixel_shuffle(share * excess + correction, BLOCK)
-
-
-def multiply_accumulates(network: nn.Module, height: int, width: int) -> int:
-    """Count the multiply-accumulates of the fast network's convolutions for one frame.
-
-    Args:
-        network: A `FastNet`.
-        height: Height in px, a multiple of `MULTIPLE`.
-        width: Width in px, a multiple of `MULTIPLE`.
-
-    Returns:
-        Multiply-accumulates per frame.
-    """
-    total = 0
-
-    def count(module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        nonlocal total
-        assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
-        taps = module.in_channels * module.kernel_size[0] * module.kernel_size[1] // module.groups
-        if isinstance(module, nn.ConvTranspose2d):
-            taps //= module.stride[0] * module.stride[1]
-        total += taps * output[0].numel()
-
-    kinds = (nn.Conv2d, nn.ConvTranspose2d)
-    handles = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, kinds)]
-    blocks = torch.zeros(1, (_FRAMES + 1) * _BLOCK_CHANNELS, height // BLOCK, width // BLOCK)
-    with torch.no_grad():
-        network(blocks, torch.ones(1, _FRAMES - 1))
-    for handle in handles:
-        handle.remove()
-    return total

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from streamderain.nets.network import Network
+
 FEATURE_LAYERS = (4, 8, 12, 16)
 """Layers whose outputs the contrastive loss compares: two strided stages, the first and the fifth block."""
 
@@ -23,7 +25,7 @@ MULTIPLE = 4
 """Width and height must be multiples of this, px: two halvings."""
 
 
-class Generator(nn.Module):
+class Generator(Network):
     """Translates pictures from one domain (rainy, clean) to the other.
 
     Args:
@@ -31,8 +33,15 @@ class Generator(nn.Module):
         blocks: Residual blocks.
     """
 
+    family = "generator"
+    channels = 3
+    multiple = MULTIPLE
+    least_px = 16
+    padding = "reflect"
+
     def __init__(self, *, width: int = 64, blocks: int = 9) -> None:
         super().__init__()
+        self.width, self.blocks = width, blocks
         layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(3, width, 7), *_norm_relu(width)]
         for channels in (width, 2 * width):
             layers += [nn.Conv2d(channels, 2 * channels, 3, padding=1), *_norm_relu(2 * channels)]
@@ -57,12 +66,20 @@ class Generator(nn.Module):
             picture = layer(picture)
         return picture
 
-    def features(self, picture: Tensor, layers: Sequence[int] = FEATURE_LAYERS) -> list[Tensor]:
-        """The outputs of some layers, in order; nothing above the last of them is computed.
+    def clean(self, frames: Tensor, validity: Tensor) -> Tensor:
+        """See `Network.clean`; the neighbours are not looked at."""
+        picture: Tensor = self(2.0 * frames[:, frames.shape[1] // 2] - 1.0)
+        return ((picture + 1.0) / 2.0).clamp(0.0, 1.0)
+
+    def features(
+        self, picture: Tensor, layers: Sequence[int] = FEATURE_LAYERS, *, adds_rain: bool = False
+    ) -> list[Tensor]:
+        """Give the outputs of some layers, in order; nothing above the last of them is computed.
 
         Args:
             picture: As in `forward`.
             layers: Layer numbers, ascending.
+            adds_rain: Either direction computes the same way.
 
         Returns:
             One (N, C, h, w) per layer: for the defaults (128, H, W), (256, H/2, W/2) and twice (256, H/4,
@@ -75,13 +92,14 @@ class Generator(nn.Module):
         return _run(self.layers[: layers[-1] + 1], picture, layers)[1]
 
     def translate(
-        self, picture: Tensor, layers: Sequence[int] = FEATURE_LAYERS
+        self, picture: Tensor, layers: Sequence[int] = FEATURE_LAYERS, *, adds_rain: bool = False
     ) -> tuple[Tensor, list[Tensor]]:
-        """`forward` and `features` in one pass.
+        """Compute `forward` and `features` in one pass.
 
         Args:
             picture: As in `forward`.
             layers: Layer numbers, ascending; may be none.
+            adds_rain: Either direction computes the same way.
 
         Returns:
             What `forward` returns, and what `features` returns.

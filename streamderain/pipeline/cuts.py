@@ -56,7 +56,7 @@ class CutDetector:
         self._changes: deque[float] = deque(maxlen=HISTORY)
 
     def is_cut(self, luma: Plane) -> bool:
-        """Whether this frame starts a new scene.
+        """Return whether this frame starts a new scene.
 
         Args:
             luma: (height, width) codes; any one component of an RGB frame serves as well.

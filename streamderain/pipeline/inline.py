@@ -23,11 +23,11 @@ class InlineSession(Closable):
         self._in_flight = 0
 
     def close(self) -> None:
-        """Closes the session."""
+        """Close the session."""
         self._session.close()
 
     def push(self, planes: Planes, token: Any, *, cut: bool = False, emit: bool = True) -> Iterator[Any]:
-        """Gives a frame; yields at most one (token, planes)."""
+        """Give a frame; yield at most one (token, planes)."""
         cut = self._cuts.is_cut(planes[0]) or cut
         self._session.push(planes, token, cut=cut, emit=emit)
         self._in_flight += emit
@@ -36,7 +36,7 @@ class InlineSession(Closable):
             yield self._session.pop()
 
     def drain(self) -> Iterator[Any]:
-        """Yields what is left."""
+        """Yield what is left."""
         self._session.flush()
         while True:
             try:

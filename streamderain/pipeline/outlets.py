@@ -75,24 +75,24 @@ class OutletThread:
         return TargetResult(self.outlet.name, self.outlet.path, self._state, self._kept, said, code)
 
     def start(self) -> None:
-        """Starts writing."""
+        """Start writing."""
         self._thread.start()
 
     def mux(self, packets: Sequence[Packet]) -> None:
-        """Takes encoded packets; waits while the queue is full."""
+        """Take encoded packets; wait while the queue is full."""
         for packet in packets:
             self._put(lambda packet=packet: self.outlet.mux([packet]), packet)  # type: ignore[misc]
 
     def copy(self, packet: Packet) -> None:
-        """Takes a packet of a copied stream; waits while the queue is full."""
+        """Take a packet of a copied stream; wait while the queue is full."""
         self._put(lambda: self.outlet.copy(packet), packet)
 
     def finish(self) -> None:
-        """Asks for the target to be completed once all packets are written; see ``is_alive``."""
+        """Ask for the target to be completed once all packets are written; see ``is_alive``."""
         self._end(self._finish, drop=False)
 
     def leave(self, *, drop: bool = False) -> None:
-        """Asks for the target to be ended as it is and kept under its partial name.
+        """Ask for the target to be ended as it is and kept under its partial name.
 
         Args:
             drop: Leave out what is waiting: the rest is wanted quickly, or cannot be written.
@@ -100,18 +100,18 @@ class OutletThread:
         self._end(self._leave, drop=drop)
 
     def join(self, timeout_s: float) -> None:
-        """Waits for the target to be ended, but no longer than ``timeout_s``."""
+        """Wait for the target to be ended, but no longer than ``timeout_s``."""
         with self._changed:
             self._changed.wait_for(lambda: not self.is_alive, timeout_s)
 
     def has_let_go(self) -> bool:
-        """Waits a moment for the thread to end; returns whether it did: it may hang in a call."""
+        """Wait a moment for the thread to end; return whether it did: it may hang in a call."""
         if self._thread.ident is not None:
             self._thread.join(_LAST_STEPS_S)
         return not self._thread.is_alive()
 
     def give_up_if_stuck(self, waited_s: float) -> bool:
-        """Ends a target that took nothing all the time; returns whether it did.
+        """End a target that took nothing all the time; return whether it did.
 
         Args:
             waited_s: For how long its progress stood still.
@@ -143,7 +143,7 @@ class OutletThread:
                 self._changed.notify_all()
 
     def _marks(self) -> tuple[int, int]:
-        """What changes as long as the target moves."""
+        """Return what changes as long as the target moves."""
         return self._steps, self.outlet.written_bytes
 
     def _end(self, ending: Callable[[], None], *, drop: bool) -> None:

@@ -111,7 +111,7 @@ class Pipeline:
         self._failure_lock = threading.Lock()
 
     def stop(self) -> None:
-        """Asks the reader to stop; what was read is finished and written. May be called from anywhere."""
+        """Ask the reader to stop; what was read is finished and written. May be called from anywhere."""
         self._stop.set()
 
     @property
@@ -125,7 +125,7 @@ class Pipeline:
         return self._is_cut
 
     def run(self, tick: Callable[[], None] = lambda: None) -> None:
-        """Runs to the end of the source, or until :meth:`stop`.
+        """Run to the end of the source, or until :meth:`stop`.
 
         Args:
             tick: Called on this thread a few times a second while work goes on.
@@ -162,7 +162,7 @@ class Pipeline:
             raise self._failure
 
     def _await(self, thread: threading.Thread, tick: Callable[[], None], *, patient: bool) -> None:
-        """Ticks until a thread ends; an impatient wait ends some time after the pipeline was stopped."""
+        """Tick until a thread ends; an impatient wait ends some time after the pipeline was stopped."""
         stopped_at: float | None = None
         left_behind = False
         while thread.is_alive():
@@ -185,7 +185,7 @@ class Pipeline:
         return silent and self._source.is_complete
 
     def stages(self) -> dict[str, StageSpeed]:
-        """How fast each stage would be by itself: ``read``, ``engine`` and ``write``.
+        """Return how fast each stage would be by itself: ``read``, ``engine`` and ``write``.
 
         The engine counts as busy as if its frames in flight took turns; with several streams, engine and
         writer are those of the busiest stream.
@@ -202,7 +202,7 @@ class Pipeline:
         }
 
     def limited_by(self) -> str | None:
-        """The stage that is busy most of the time, or None before the first frame."""
+        """Return the stage that is busy most of the time, or None before the first frame."""
         if not self.counters.frames_out:
             return None
         stages = self.stages()
@@ -217,7 +217,7 @@ class Pipeline:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        """Notes the first error and wakes everybody; what waits before the targets is given up."""
+        """Note the first error and wake everybody; what waits before the targets is given up."""
         self._note_failure(error)
         for session in self._sessions:
             session.abort()
@@ -231,7 +231,7 @@ class Pipeline:
         self._stop.set()
 
     def _target_ended(self) -> None:
-        """A target failed: the others go on, but without any there is nothing to do."""
+        """Note that a target failed: the others go on, but without any there is nothing to do."""
         failures = [target.failure for target in self._targets]
         first = next((failure for failure in failures if failure is not None), None)
         if first is not None and None not in failures:
@@ -267,7 +267,7 @@ class Pipeline:
         self._read_to_end = not self._source.was_stopped
 
     def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """Yields frames, counting the time it takes to get them; wraps untyped errors with their place."""
+        """Yield frames, counting the time it takes to get them; wrap untyped errors with their place."""
         index, pts = None, None
         while True:
             started = self._asked_at = perf_counter()
@@ -340,7 +340,7 @@ class Pipeline:
                 target.mux([one])
 
     def _end_targets(self, tick: Callable[[], None]) -> None:
-        """Completes the targets, or leaves them as they are where the source was not read to its end."""
+        """Complete the targets, or leave them as they are where the source was not read to its end."""
         whole = self._failure is None and (self._read_to_end or self._source.is_live)
         self._is_cut = self._failure is None and not whole
         for target in self._targets:
@@ -363,7 +363,7 @@ class Pipeline:
                     break
 
     def _end(self) -> None:
-        """Closes what the run used. Targets are ended by now, or left behind where they do not answer."""
+        """Close what the run used. Targets are ended by now, or left behind where they do not answer."""
         self._ended = True
         for session in self._sessions:
             session.close()

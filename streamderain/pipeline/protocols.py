@@ -38,24 +38,24 @@ class FrameSource(Protocol):
         """The video streams, in order of position."""
 
     def frames(self, copy: Callable[[Packet], None]) -> Iterator[Frame]:
-        """Yields the frames of all video streams as they are decoded; calls ``copy`` with copied packets.
+        """Yield the frames of all video streams as they are decoded; call ``copy`` with copied packets.
 
         Runs in the reader thread. Frames of one stream come in presentation order, pts strictly
         increasing. Damage met on the way is counted in the source's own record, not raised.
         """
 
     def end(self) -> bool:
-        """Ends a source that brings nothing more, from another thread; returns whether that can be done."""
+        """End a source that brings nothing more, from another thread; return whether that can be done."""
 
     def close(self) -> None:
-        """Releases the source. Idempotent; may be called while ``frames`` is suspended."""
+        """Release the source. Idempotent; may be called while ``frames`` is suspended."""
 
 
 class Encoder(Protocol):
     """Turns the derained frames of one stream into packets."""
 
     def encode(self, frame: Frame, planes: Planes | None) -> Sequence[Packet]:
-        """Writes ``planes`` into a writable copy of the frame and encodes it.
+        """Write ``planes`` into a writable copy of the frame and encode it.
 
         Args:
             frame: The source frame whose token was popped.
@@ -67,10 +67,10 @@ class Encoder(Protocol):
         """
 
     def flush(self) -> Sequence[Packet]:
-        """Returns the packets still inside the encoder. Called once, after the last frame."""
+        """Return the packets still inside the encoder. Called once, after the last frame."""
 
     def close(self) -> None:
-        """Releases the encoder. Idempotent; its packets must have been written before."""
+        """Release the encoder. Idempotent; its packets must have been written before."""
 
 
 class Outlet(Protocol):
@@ -98,26 +98,26 @@ class Outlet(Protocol):
         """See the attributes."""
 
     def duplicate(self, packet: Packet) -> Packet:
-        """Returns a copy that may be written while another outlet writes the packet."""
+        """Return a copy that may be written while another outlet writes the packet."""
 
     def mux(self, packets: Sequence[Packet]) -> None:
-        """Writes encoded packets."""
+        """Write encoded packets."""
 
     def copy(self, packet: Packet) -> None:
-        """Writes a packet of a copied stream; one this target does not hold is ignored."""
+        """Write a packet of a copied stream; one this target does not hold is ignored."""
 
     def finish(self) -> None:
-        """Completes the target and gives it its name."""
+        """Complete the target and give it its name."""
 
     def leave(self) -> str | None:
-        """Ends the target as it is, playable, under its partial name. Idempotent, never raises.
+        """End the target as it is, playable, under its partial name. Idempotent, never raises.
 
         Returns:
             The path of what is kept; None where nothing is, or where it lies under the target's own name.
         """
 
     def abort(self) -> None:
-        """Removes what was written so far: nothing was begun. Idempotent, never raises."""
+        """Remove what was written so far: nothing was begun. Idempotent, never raises."""
 
 
 class Output(Protocol):

@@ -45,7 +45,7 @@ class Session(Closable):
 
     @abstractmethod
     def push(self, planes: Planes, token: Token, *, cut: bool = False, emit: bool = True) -> None:
-        """Gives a frame; waits only while all slots are full.
+        """Give a frame; wait only while all slots are full.
 
         Args:
             planes: The frame's colour components in the session's geometry. What is needed is copied.
@@ -60,7 +60,7 @@ class Session(Closable):
 
     @abstractmethod
     def pop(self, timeout_s: float | None = None) -> tuple[Token, Planes] | None:
-        """Returns the oldest result, or None when ``timeout_s`` passed without one.
+        """Return the oldest result, or None when ``timeout_s`` passed without one.
 
         The planes are the first ``components`` ones: contiguous, in the geometry's dtype, valid until the
         next pop.
@@ -72,11 +72,11 @@ class Session(Closable):
 
     @abstractmethod
     def flush(self) -> None:
-        """Says that no more frames will be pushed; the look-ahead drains. Idempotent."""
+        """Say that no more frames will be pushed; the look-ahead drains. Idempotent."""
 
     @abstractmethod
     def abort(self) -> list[Token]:
-        """Stops, wakes every waiting call, and returns the tokens not popped, oldest first."""
+        """Stop, wake every waiting call, and return the tokens not popped, oldest first."""
 
     @property
     @abstractmethod
@@ -108,7 +108,7 @@ class Engine(Closable):
 
     @abstractmethod
     def session(self, geometry: Geometry, options: SessionOptions | None = None) -> Session:
-        """Opens a session for frames of one geometry.
+        """Open a session for frames of one geometry.
 
         Raises:
             PlanBuildError: The model does not compile for this geometry.
@@ -117,4 +117,4 @@ class Engine(Closable):
 
     @abstractmethod
     def close(self) -> None:
-        """Releases the runtime. Idempotent; sessions must be closed before."""
+        """Release the runtime. Idempotent; sessions must be closed before."""

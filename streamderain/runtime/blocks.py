@@ -19,12 +19,12 @@ _WORDS = {4: np.uint32, 8: np.uint64}
 
 
 def padded(size: int, multiple: int) -> int:
-    """Returns ``size`` rounded up to a multiple of ``multiple``."""
+    """Return ``size`` rounded up to a multiple of ``multiple``."""
     return -(-size // multiple) * multiple
 
 
 def to_blocks(plane: Plane, *, block: int, multiple: int, shift: int = 0) -> NDArray[Any]:
-    """Copies a plane into blocks.
+    """Copy a plane into blocks.
 
     Args:
         plane: (height, width) of ``uint8`` or ``uint16`` codes in any byte order and with any strides.
@@ -49,7 +49,7 @@ def to_blocks(plane: Plane, *, block: int, multiple: int, shift: int = 0) -> NDA
 
 
 def from_blocks(blocks: NDArray[Any], *, block: int, width: int, height: int, shift: int = 0) -> Plane:
-    """Copies blocks back into a plane of (height, width); the reverse of :func:`to_blocks`."""
+    """Copy blocks back into a plane of (height, width); the reverse of :func:`to_blocks`."""
     rows, columns = blocks.shape[:2]
     lines = blocks.reshape(rows, columns * block, block)
     plane = _swap(lines, (rows, columns, block), block).reshape(rows * block, columns * block)
@@ -58,7 +58,7 @@ def from_blocks(blocks: NDArray[Any], *, block: int, width: int, height: int, sh
 
 
 def _swap(array: NDArray[Any], shape: tuple[int, int, int], block: int) -> NDArray[Any]:
-    """Swaps the two inner axes of ``shape``, whose elements are runs of ``block`` codes, into a new array."""
+    """Swap the two inner axes of ``shape``, whose elements are runs of ``block`` codes, into a new array."""
     word = _WORDS.get(array.itemsize * block)
     if word is None:
         return np.ascontiguousarray(array.reshape(*shape, block).swapaxes(1, 2))

@@ -92,7 +92,7 @@ class Window(Generic[T]):
     def _neighbours(
         entry: _Entry[T], candidates: list[_Entry[T]], wanted: int, *, backwards: bool
     ) -> list[tuple[T, float]]:
-        """Returns ``wanted`` neighbours, nearest first, missing ones replaced by the frame itself."""
+        """Return ``wanted`` neighbours, nearest first, missing ones replaced by the frame itself."""
         found: list[tuple[T, float]] = []
         nearer = entry
         repeats = True  # nothing but repetitions of the current frame so far

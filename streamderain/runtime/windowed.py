@@ -58,22 +58,22 @@ class WindowedSession(Session):
 
     @abstractmethod
     def _copy_in(self, planes: Planes) -> Any:
-        """Copies what the model reads of a frame into memory of the session."""
+        """Copy what the model reads of a frame into memory of the session."""
 
     @abstractmethod
     def _same(self, one: Any, other: Any) -> bool:
-        """Whether two copied frames are equal, so that one says nothing new about the other."""
+        """Return whether two copied frames are equal, so that one says nothing new about the other."""
 
     @abstractmethod
     def _inferred(self, window: WindowFrames[Any]) -> AbstractContextManager[Any]:
-        """Computes one frame; what it gives is copied out before the context ends.
+        """Compute one frame; what it gives is copied out before the context ends.
 
         Runs on a worker thread and ends only when the device is done.
         """
 
     @abstractmethod
     def _copy_out(self, result: Any) -> Planes:
-        """Copies a computed frame out of the session's memory."""
+        """Copy a computed frame out of the session's memory."""
 
     def push(self, planes: Planes, token: Token, *, cut: bool = False, emit: bool = True) -> None:
         """See :meth:`Session.push`."""
@@ -213,7 +213,7 @@ class LumaSession(WindowedSession, ABC):
         return same_planes(one, other)
 
     def _copy_out(self, result: Sequence[Plane]) -> Planes:
-        """Turns the derained components, (rows, columns, block * block) codes, back into planes."""
+        """Turn the derained components, (rows, columns, block * block) codes, back into planes."""
         return tuple(
             from_blocks(
                 component,
@@ -227,6 +227,6 @@ class LumaSession(WindowedSession, ABC):
 
 
 def same_planes(one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:
-    """Whether two copied frames hold the same codes. A sparse look settles nearly every case."""
+    """Return whether two copied frames hold the same codes. A sparse look settles nearly every case."""
     sparse = all((a[::16] == b[::16]).all() for a, b in zip(one, other, strict=True))
     return sparse and all((a == b).all() for a, b in zip(one, other, strict=True))

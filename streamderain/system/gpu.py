@@ -38,7 +38,7 @@ class GpuUse:
 
 
 def gpus() -> list[Gpu]:
-    """The GPUs; empty where there is no driver."""
+    """Return the GPUs; empty where there is no driver."""
     with _driver() as count:
         return [
             Gpu(
@@ -51,7 +51,7 @@ def gpus() -> list[Gpu]:
 
 
 def gpu_use() -> list[GpuUse]:
-    """What every GPU is doing now; empty where there is no driver."""
+    """Return what every GPU is doing now; empty where there is no driver."""
     with _driver() as count:
         return [
             GpuUse(
@@ -64,7 +64,7 @@ def gpu_use() -> list[GpuUse]:
 
 @contextmanager
 def _driver() -> Iterator[int]:
-    """Holds the driver's library open; yields how many GPUs it knows."""
+    """Hold the driver's library open; yield how many GPUs it knows."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:

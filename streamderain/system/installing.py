@@ -31,7 +31,7 @@ def reinstall_command() -> str:
 
 
 def _requirements() -> dict[str, str]:
-    """What streamderain's own metadata asks for, by name: ``openvino>=2025.0``."""
+    """Return what streamderain's own metadata asks for, by name: ``openvino>=2025.0``."""
     try:
         lines = distribution("streamderain").requires or []
     except PackageNotFoundError:
@@ -45,7 +45,7 @@ def _requirements() -> dict[str, str]:
 
 
 def _origin() -> str:
-    """The checkout or wheel that streamderain was installed from where it is still there, else its name."""
+    """Return the checkout or wheel that streamderain came from where it is still there, else its name."""
     try:
         told = distribution("streamderain").read_text("direct_url.json")
     except PackageNotFoundError:

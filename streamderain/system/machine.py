@@ -18,7 +18,7 @@ PACKAGES = ("streamderain", "av", "openvino", "numpy", "torch", "tensorrt")
 
 
 def machine() -> dict[str, Any]:
-    """Describes the processor, the cores this process may use, memory, GPUs and the software; JSON-able."""
+    """Describe the processor, the cores this process may use, memory, GPUs and the software; JSON-able."""
     versions = {name: found for name in PACKAGES if (found := version(name)) is not None}
     return {
         "processor": processor(),
@@ -33,7 +33,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, for people."""
+    """Return the processor's name, for people."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -43,7 +43,7 @@ def processor() -> str:
 
 
 def version(package: str) -> str | None:
-    """The version of an installed package; None where it is not installed."""
+    """Return the version of an installed package; None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -51,7 +51,7 @@ def version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The checkout's commit, marked where files were changed since; None outside of a checkout."""
+    """Return the checkout's commit, marked where files were changed since; None outside of a checkout."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

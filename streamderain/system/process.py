@@ -91,7 +91,7 @@ class Isolated(Generic[T]):
         return result
 
     def close(self) -> None:
-        """Ends the process. Idempotent."""
+        """End the process. Idempotent."""
         self._here.close()
         self._process.join(_PATIENCE_S)
         if self._process.is_alive():
@@ -107,7 +107,7 @@ class Isolated(Generic[T]):
 
 
 def isolated(work: Callable[..., Iterator[T]], *arguments: Any, doing: str) -> T:
-    """The first value of ``work``, computed in a process of its own; see :class:`Isolated`."""
+    """Return the first value of ``work``, computed in a process of its own; see :class:`Isolated`."""
     with Isolated(work, *arguments, doing=doing) as process:
         return next(process)
 
@@ -142,7 +142,7 @@ def _step(values: Iterator[Any]) -> tuple[str, Any]:
 
 
 def _portable(error: StreamderainError) -> StreamderainError:
-    """The error as one that can be pickled: classes with arguments of their own become their parents."""
+    """Return the error so that it can be pickled: classes with own arguments become their parents."""
     kind = next(
         cls
         for cls in type(error).__mro__
@@ -186,7 +186,7 @@ _orders: dict[int, SimpleQueue[_Order]] = {}
 
 
 def _starter() -> SimpleQueue[_Order]:
-    """The queue of this process's starting thread; a forked child gets a thread of its own."""
+    """Return the queue of this process's starting thread; a forked child gets a thread of its own."""
     with _LOCK:
         pid = os.getpid()
         if pid not in _orders:

@@ -80,11 +80,13 @@ def _end(process: subprocess.Popen[bytes], end: str) -> None:
 
 
 def _process_faults(code: int, said: str, end: str) -> list[str]:
-    # Before Python minds signals, they end it in their own way.
+    # Before Python minds signals, they end it in their own way; before the command is reached, in Python's.
     raw = {-signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP, -signal.SIGKILL}
+    in_command = "streamderain/cli" in said
+    if code == 1 and said.rstrip().endswith("KeyboardInterrupt") and not in_command:
+        return []
     found = [] if code in {0, 130, *raw} else [f"exit code {code}: {said[-300:]}"]
-    in_python = "Traceback" in said and "streamderain/cli" in said
-    return found + (["a traceback"] if in_python else [])
+    return found + (["a traceback"] if "Traceback" in said and in_command else [])
 
 
 def _file_faults(clip: Path, target: Path, old: bytes, code: int, end: str) -> list[str]:

@@ -12,13 +12,13 @@ from scipy import ndimage
 from streamderain.measure.rain import RainParameters, RainSequence
 from streamderain.nets.fast import FastNet
 from tests.trainer.support import TINY, scene, write_clip
-from trainer.batches import BatchMaker
 from trainer.checkpoint import Part
 from trainer.config import TrainConfig, parse_config
-from trainer.export import Trained, export_model
-from trainer.loop import one_device
-from trainer.sample_library import Library, open_library
-from trainer.supervised import Supervised
+from trainer.data.library import Library, open_library
+from trainer.data.paired import BatchMaker
+from trainer.export.model_folder import Trained, export_model
+from trainer.methods.supervised import Supervised
+from trainer.run.loop import one_device
 
 
 @pytest.fixture(scope="session")

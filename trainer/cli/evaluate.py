@@ -26,7 +26,7 @@ from trainer.cli.scoring import run_scoring, scoring_options
 def evaluate(model: str, precision: str | None, device: str, **scoring: Any) -> None:
     """Score a model on known pairs, beside doing nothing."""
     from streamderain.models import load_model
-    from trainer.evaluate import load_clean, model_file
+    from trainer.evaluation.derainers import load_clean, model_file
 
     path = Path(model) if Path(model).exists() else load_model(model).folder
     _, ran = model_file(path, precision)

@@ -38,13 +38,13 @@ def export(
     name: str,
 ) -> None:
     """Export a run's averaged network as a model folder, int8 included."""
-    from trainer.batches import BatchMaker
-    from trainer.card import PRECISIONS, add_scores
-    from trainer.cases import VideoPlan, all_cases
-    from trainer.evaluate import load_clean
-    from trainer.export import export_model, load_trained
-    from trainer.sample_library import open_library
-    from trainer.scores import score, table
+    from trainer.data.library import open_library
+    from trainer.data.paired import BatchMaker
+    from trainer.evaluation.cases import VideoPlan, all_cases
+    from trainer.evaluation.derainers import load_clean
+    from trainer.evaluation.scores import score, table
+    from trainer.export.card import PRECISIONS, add_scores
+    from trainer.export.model_folder import export_model, load_trained
 
     trained = load_trained(run_folder, earlier=earlier)
     config = trained.config

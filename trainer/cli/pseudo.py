@@ -33,7 +33,7 @@ def pseudo(
     """Make pairs, and streak layers for clips, with a trained generator's rain."""
     import torch
 
-    from trainer.pseudo import load_rain, make_pseudo
+    from trainer.run.pseudo import load_rain, make_pseudo
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

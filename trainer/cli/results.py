@@ -16,7 +16,7 @@ from trainer.cli.scoring import run_scoring, scoring_options
 @scoring_options
 def results(folder: Path, suffix: str, **scoring: Any) -> None:
     """Score the results of any other method on known pairs, beside doing nothing."""
-    from trainer.results import results_clean
+    from trainer.evaluation.results import results_clean
 
     clean = results_clean(folder, scoring["dataset"], split=scoring["split"], suffix=suffix)
     run_scoring(clean, model=folder.resolve().name, precision="results", **scoring)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from trainer.scores import Clean
+    from trainer.evaluation.scores import Clean
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,10 +50,10 @@ def run_scoring(
     niqe_parameters: Path | None,
 ) -> None:
     """Score, print the table and write the files."""
-    from trainer.cases import VideoPlan, all_cases
-    from trainer.niqe import Niqe
-    from trainer.report import Report, check_targets, write_report
-    from trainer.scores import score_pictures, table
+    from trainer.evaluation.cases import VideoPlan, all_cases
+    from trainer.evaluation.niqe import Niqe
+    from trainer.evaluation.report import Report, check_targets, write_report
+    from trainer.evaluation.scores import score_pictures, table
 
     check_targets(json_path, markdown_path)
     judge = Niqe(niqe_parameters) if niqe or niqe_parameters is not None else None

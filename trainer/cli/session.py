@@ -24,7 +24,7 @@ import click
 def pack(config_name: str, data: Path, validation: tuple[Path, ...], target: Path, megabytes: float) -> None:
     """Pack what a session needs into one small file."""
     from trainer.config import load_config
-    from trainer.packing import pack as pack_data
+    from trainer.data.packing import pack as pack_data
 
     config = load_config(config_name)
     quality = pack_data(data, validation, target, config.unpaired, max_bytes=int(megabytes * 1e6))
@@ -65,8 +65,8 @@ def session(
 ) -> None:
     """Train an unpaired configuration for some minutes and leave weights that are small enough to carry."""
     from trainer.config import load_config
-    from trainer.devices import open_fabric
-    from trainer.session import SessionPlan, run_session
+    from trainer.run.devices import open_fabric
+    from trainer.run.timed import SessionPlan, run_session
 
     given = {"precision": precision, "batch": batch, "workers": workers}
     config = load_config(config_name, overrides={k: v for k, v in given.items() if v is not None})

@@ -58,11 +58,11 @@ def train(
 ) -> None:
     """Train a network. Several devices: --devices N here, or torchrun around this command."""
     from trainer.config import load_config
-    from trainer.devices import open_fabric
-    from trainer.forecast import forecast
-    from trainer.loop import train as run_training
-    from trainer.methods import open_maker
-    from trainer.validate import Validator
+    from trainer.evaluation.validate import Validator
+    from trainer.methods.registry import open_maker
+    from trainer.run.devices import open_fabric
+    from trainer.run.forecast import forecast
+    from trainer.run.loop import train as run_training
 
     given = {
         "steps": steps,
@@ -92,7 +92,7 @@ def train(
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that Ctrl-C and SIGTERM set; the second signal ends the process where it stands."""
+    """Return an event that Ctrl-C and SIGTERM set; the second signal ends the process where it stands."""
     stop = threading.Event()
 
     def asked(number: int, _frame: object) -> None:

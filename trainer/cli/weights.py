@@ -20,8 +20,8 @@ def weights(run_folder: Path, folder: Path) -> None:
     """Write the averaged generator that takes rain away, in half precision, in shards below 16 MiB."""
     from streamderain.errors import ConfigError
     from streamderain.nets.generator import Generator
-    from trainer.generator_weights import save_generator
-    from trainer.networks import load_network
+    from trainer.networks.generator_weights import save_generator
+    from trainer.networks.load import load_network
 
     network = load_network(run_folder)
     if not isinstance(network, Generator):

@@ -18,7 +18,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Supervised losses by name: (output, target) to a scalar; distillation's target is a teacher's output."""
 
 TERMS = ("adversarial", "contrastive", "cycle", "identity", "colour", "frequency", "restoration")
-"""Terms of DCD-GAN's objective by name; see `trainer.translation`."""
+"""Terms of DCD-GAN's objective by name; see `trainer.methods.translation`."""
 
 SIDES = ("clean", "rainy")
 _TWO_SIDED = ("adversarial", "cycle", "identity", "colour", "frequency")

@@ -12,7 +12,7 @@ KINDS = ("hinge", "lsgan")
 
 
 def discriminator_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
-    """What a discriminator minimises (DCD-GAN section 3.3, adversarial loss).
+    """Return what a discriminator minimises (DCD-GAN section 3.3, adversarial loss).
 
     hinge: (mean max(0, 1 - real) + mean max(0, 1 + fake)) / 2.
     lsgan: (mean (real - 1)^2 + mean fake^2) / 2.
@@ -36,7 +36,7 @@ def discriminator_loss(real: Tensor, fake: Tensor, kind: str) -> Tensor:
 
 
 def generator_loss(fake: Tensor, kind: str) -> Tensor:
-    """What a generator minimises (DCD-GAN section 3.3, adversarial loss).
+    """Return what a generator minimises (DCD-GAN section 3.3, adversarial loss).
 
     hinge: mean max(0, 1 - fake), as in the authors' code. Usual is -mean fake, which goes on pulling where
     the discriminator is convinced already; this one stops at 1.

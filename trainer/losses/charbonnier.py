@@ -9,7 +9,7 @@ EPSILON = 1e-3
 
 
 def charbonnier(output: Tensor, target: Tensor) -> Tensor:
-    """Mean of sqrt(d^2 + eps^2) (Charbonnier et al. 1994): an absolute error with a gradient at 0.
+    """Return the mean of sqrt(d^2 + eps^2) (Charbonnier et al. 1994): an absolute error with a gradient at 0.
 
     Args:
         output: (N, C, H, W), float in 0..1.

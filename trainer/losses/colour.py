@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def colour(again: Tensor, picture: Tensor) -> Tensor:
-    """The sum over channels of each one's mean absolute difference (the colour term of the authors' code).
+    """Return the sum over channels of the mean absolute difference (the colour term of the authors' code).
 
     It means something only between both ends of a cycle, R* and R or N* and N. The authors' code computes it
     between unpaired pictures, and then leaves it out of the sum.

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 def patch_nce(query: Tensor, key: Tensor, *, temperature: float = 0.07) -> Tensor:
-    """InfoNCE between patches of two pictures (DCD-GAN section 3.2; Park et al. 2020, eq. 3 and 4).
+    """Return InfoNCE between patches of two pictures (DCD-GAN section 3.2; Park et al. 2020, eq. 3 and 4).
 
     -log(exp(q_p k_p / t) / sum_j exp(q_p k_j / t)), the mean over places p and pictures. The positive is the
     key at the query's place, the negatives are the other places of the same picture. Keys get no gradient.

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def cycle(again: Tensor, picture: Tensor) -> Tensor:
-    """Mean absolute difference between a picture and what both generators made of it.
+    """Return the mean absolute difference between a picture and what both generators made of it.
 
     DCD-GAN section 3.1 (bidirectional translation), R* against R and N* against N; Zhu et al. 2017, eq. 2.
 

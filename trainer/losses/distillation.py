@@ -8,7 +8,7 @@ from trainer.losses.squared import squared
 
 
 def distillation(output: Tensor, teachers: Tensor) -> Tensor:
-    """Mean squared difference from a larger network's output on the same input (Hinton et al. 2015).
+    """Return the mean squared difference from a larger network's output (Hinton et al. 2015).
 
     For a network that returns a picture and no probabilities, matching outputs is all there is to it.
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def frequency(again: Tensor, picture: Tensor) -> Tensor:
-    """Mean absolute difference of the amplitudes of both spectra (the frequency term of the authors' code).
+    """Return the mean absolute difference of both spectra's amplitudes (the authors' frequency term).
 
     The whole spectrum of `torch.fft.fft2`, scaled so that energy is kept ("ortho"), each channel on its own.
     Like `colour` it is for both ends of a cycle only.

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def identity(same: Tensor, picture: Tensor) -> Tensor:
-    """Mean absolute difference between a picture and its translation into the domain it is in.
+    """Return the mean absolute difference between a picture and its translation into the domain it is in.
 
     G_R2N(N) against N, G_N2R(R) against R: as in the authors' code (Zhu et al. 2017, section 5.2).
 

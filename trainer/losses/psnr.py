@@ -13,7 +13,7 @@ Without it a rain-free sample that is already perfect would have an endless grad
 
 
 def psnr(output: Tensor, target: Tensor) -> Tensor:
-    """Mean over samples of 10 log10(MSE + FLOOR), as in Chen et al. 2022 (NAFNet): the judges' own measure.
+    """Return the mean over samples of 10 log10(MSE + FLOOR), as in Chen et al. 2022 (NAFNet).
 
     The logarithm gives a lightly rained and a rain-free sample as much say as a downpour, whose squared
     error is a thousand times theirs.

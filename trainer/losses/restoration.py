@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def restoration(restored: Tensor, clean: Tensor) -> Tensor:
-    """Mean squared difference between G_R2N(R_N) and N, where R_N = G_N2R(N) is taken as it is.
+    """Return the mean squared difference between G_R2N(R_N) and N, where R_N = G_N2R(N) is taken as it is.
 
     The cycle's forward half, without its gradient to G_N2R: a cycle is shortest when no rain is made at all,
     and small generators find that way out. Not in the DCD-GAN paper; the idea is that of the pseudo-pairs of

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def squared(output: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error over all samples and pixels.
+    """Return the mean squared error over all samples and pixels.
 
     Args:
         output: (N, C, H, W), float.

@@ -26,12 +26,12 @@ _TEXT_SHARE = 0.97
 
 
 def is_pipe(path: str) -> bool:
-    """Returns whether a source can be read only once, from front to back."""
+    """Return whether a source can be read only once, from front to back."""
     return path == STANDARD_INPUT and not _standard_input_is_a_file()
 
 
 def open_container(path: str, pipe: Pipe | None = None) -> InputContainer:
-    """Opens a file, ``-`` for standard input, or a URL.
+    """Open a file, ``-`` for standard input, or a URL.
 
     Args:
         path: What is opened.
@@ -60,12 +60,12 @@ def open_container(path: str, pipe: Pipe | None = None) -> InputContainer:
 
 
 def pipe_of(path: str, stop: threading.Event) -> Pipe | None:
-    """Returns what reads a source that is a pipe; None for others. See ``Pipe`` for ``stop``."""
+    """Return what reads a source that is a pipe; None for others. See ``Pipe`` for ``stop``."""
     return Pipe(_STANDARD_INPUT_DESCRIPTOR, stop) if is_pipe(path) else None
 
 
 def check_file(path: str) -> None:
-    """Looks at a path before FFmpeg does, which blocks on a FIFO and says little about the rest.
+    """Look at a path before FFmpeg does, which blocks on a FIFO and say little about the rest.
 
     Raises:
         OpenError: Nothing there, a folder, a device, a FIFO, empty, or not readable.
@@ -91,7 +91,7 @@ def check_file(path: str) -> None:
 
 
 def nothing_decoded(path: str, container: InputContainer, *, encrypted: bool) -> MediaError:
-    """Returns the error for a source that opened but gave no picture."""
+    """Return the error for a source that opened but gave no picture."""
     name = display_name(path)
     if encrypted:
         return UnsupportedFormat(f"{name} is encrypted (DRM); streamderain needs an unprotected copy")
@@ -113,7 +113,7 @@ def nothing_decoded(path: str, container: InputContainer, *, encrypted: bool) ->
 
 
 def no_video(path: str, container: InputContainer) -> OpenError:
-    """Returns the error for a source without a video stream."""
+    """Return the error for a source without a video stream."""
     name = display_name(path)
     if container.streams.video:
         return OpenError(f"{name} has sound and a cover picture, but no video")
@@ -135,7 +135,7 @@ def _timeout(path: str) -> tuple[float, float] | None:
 
 
 def _standard_input_is_a_file() -> bool:
-    """Returns whether standard input was redirected from a file, which can then be sought in."""
+    """Return whether standard input was redirected from a file, which can then be sought in."""
     try:
         return stat.S_ISREG(os.fstat(sys.__stdin__.fileno()).st_mode) if sys.__stdin__ else False
     except (OSError, ValueError):
@@ -143,7 +143,7 @@ def _standard_input_is_a_file() -> bool:
 
 
 def _explained(path: str, name: str, error: Exception) -> OpenError:
-    """Returns what is wrong with a source that FFmpeg did not open."""
+    """Return what is wrong with a source that FFmpeg did not open."""
     if isinstance(error, PermissionError):
         return OpenError(f"{name} may not be read by this user; check its permissions")
     if is_address(path):
@@ -166,7 +166,7 @@ def _explained(path: str, name: str, error: Exception) -> OpenError:
 
 
 def _reason(error: Exception) -> str:
-    """Returns FFmpeg's words without the number and the name that may hold a password."""
+    """Return FFmpeg's words without the number and the name that may hold a password."""
     return str(getattr(error, "strerror", None) or type(error).__name__).lower()
 
 
@@ -194,7 +194,7 @@ def _mov_trouble(name: str, file: BinaryIO) -> str:
 
 
 def mov_atoms(file: BinaryIO) -> tuple[list[bytes], bool]:
-    """Returns the names of the whole top-level atoms of an mp4, and whether the last one is cut off."""
+    """Return the names of the whole top-level atoms of an mp4, and whether the last one is cut off."""
     end = file.seek(0, os.SEEK_END)
     names: list[bytes] = []
     position = 0

@@ -72,14 +72,14 @@ class Damage:
         return sum(gap.frames for gap in self.gaps if gap.kept)
 
     def texts(self) -> list[str]:
-        """Returns one line per gap, and one for an early end."""
+        """Return one line per gap, and one for an early end."""
         lines = [str(gap) for gap in self.gaps[:TEXTS_AT_MOST]]
         if len(self.gaps) > TEXTS_AT_MOST:
             lines.append(f"and {len(self.gaps) - TEXTS_AT_MOST} more places like these")
         return [*lines, self.ending] if self.truncated else lines
 
     def add(self, gap: Gap) -> None:
-        """Records a gap; one that touches the last is joined to it, so that memory stays flat."""
+        """Record a gap; one that touches the last is joined to it, so that memory stays flat."""
         last = self.gaps[-1] if self.gaps else None
         if last and (last.stream, last.to_s, last.kept) == (gap.stream, gap.from_s, gap.kept) and last.to_s:
             self.gaps[-1] = replace(last, to_s=gap.to_s, frames=last.frames + gap.frames)
@@ -87,10 +87,10 @@ class Damage:
             self.gaps.append(gap)
 
     def forget_before(self, start_s: float) -> None:
-        """Drops what lies before a cut: it is no part of the result."""
+        """Drop what lies before a cut: it is no part of the result."""
         self.gaps = [gap for gap in self.gaps if gap.to_s is None or gap.to_s >= start_s]
 
     def cut_short(self, ending: str) -> None:
-        """Records that the source ends too early."""
+        """Record that the source ends too early."""
         self.truncated = True
         self.ending = self.ending or ending

@@ -55,7 +55,7 @@ class _Due:
 
 
 def _rate_of(stream: av.VideoStream) -> Fraction | None:
-    """Returns frames per second: the average of the whole file, or the codec's own word in a raw stream."""
+    """Return frames per second: the average of the whole file, or the codec's own word in a raw stream."""
     if stream.container.format.name in RAW_STREAMS:  # where the average is FFmpeg's default, 25
         return stream.guessed_rate or stream.average_rate
     return stream.average_rate or stream.guessed_rate or stream.base_rate
@@ -66,7 +66,7 @@ def _kind_of(picture: av.VideoFrame) -> tuple[int, int, str]:
 
 
 def decoder_threads() -> int:
-    """Returns how many threads a decoder gets: half the cores; engine and encoder want theirs too."""
+    """Return how many threads a decoder gets: half the cores; engine and encoder want theirs too."""
     return min(DECODER_THREADS_AT_MOST, max(2, len(os.sched_getaffinity(0)) // 2))
 
 
@@ -122,7 +122,7 @@ class VideoDecoder:
         self._cut = False
 
     def decode(self, packet: Packet | None) -> list[av.VideoFrame]:
-        """Decodes a packet, or drains the decoder when it is None; broken ones give nothing, and count."""
+        """Decode a packet, or drains the decoder when it is None; broken ones give nothing, and count."""
         if packet is not None:
             self.packets += 1
             self._await(packet)
@@ -137,7 +137,7 @@ class VideoDecoder:
         return frames
 
     def accept(self, picture: av.VideoFrame) -> Iterator[Frame]:
-        """Turns a decoded picture into the frames that become ready: one, an earlier one when deinterlacing.
+        """Turn a decoded picture into the frames that become ready: one, an earlier one when deinterlacing.
 
         Raises:
             UnsupportedFormat: Its size or pixel format differ from those before, or it is interlaced.
@@ -164,21 +164,21 @@ class VideoDecoder:
         yield from map(self._frame, self._progressive(picture))
 
     def missed(self, pts: int) -> None:
-        """Counts a picture that was decoded elsewhere and failed."""
+        """Count a picture that was decoded elsewhere and failed."""
         self._failed += 1
         if self._tracked:
             self._pending.add(pts)
 
     def spoil(self, pts: int) -> None:
-        """Notes that a picture that was decoded elsewhere is broken in parts."""
+        """Note that a picture that was decoded elsewhere is broken in parts."""
         self._spoilt.add(pts)
 
     def cut_next(self) -> None:
-        """Keeps temporal windows from spanning the frames before and after this moment."""
+        """Keep temporal windows from spanning the frames before and after this moment."""
         self._cut = True
 
     def finish(self) -> Iterator[Frame]:
-        """Yields the frames still inside the deinterlacer, and records what was lost at the very end."""
+        """Yield the frames still inside the deinterlacer, and record what was lost at the very end."""
         if self._deinterlacer is not None:
             yield from map(self._frame, self._deinterlacer.push(None))
         self._failed += self._odd is not None
@@ -189,7 +189,7 @@ class VideoDecoder:
         self._failed = 0
 
     def notes(self) -> list[str]:
-        """Returns what the user should know of this stream once it is read."""
+        """Return what the user should know of this stream once it is read."""
         notes = []
         video = f"video {self.position}"
         if self.timeline.invented:
@@ -211,7 +211,7 @@ class VideoDecoder:
         return notes
 
     def describe(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """Returns the first decoded picture as the frames of this decoder will look.
+        """Return the first decoded picture as the frames of this decoder will look.
 
         Raises:
             UnsupportedFormat: It is interlaced and that was not asked for, or of a kind that is not handled.
@@ -235,7 +235,7 @@ class VideoDecoder:
             )
 
     def _await(self, packet: Packet) -> None:
-        """Remembers whose picture is to come, and whether its packet was flagged as broken."""
+        """Remember whose picture is to come, and whether its packet was flagged as broken."""
         if packet.pts is None or packet.is_discard:
             return
         if packet.is_corrupt:
@@ -246,7 +246,7 @@ class VideoDecoder:
                 self._pending.remove(min(self._pending))
 
     def _lost_before(self, picture: av.VideoFrame) -> int:
-        """Returns how many pictures that should have come before this one did not."""
+        """Return how many pictures that should have come before this one did not."""
         failed, self._failed = self._failed, 0
         if not self._tracked or picture.pts is None:
             return failed
@@ -260,7 +260,7 @@ class VideoDecoder:
         return 0 if at_start or picture.interlaced_frame else len(missing)
 
     def _is_of_one_kind(self, picture: av.VideoFrame) -> bool:
-        """Returns whether a picture has the size and format of those before.
+        """Return whether a picture has the size and format of those before.
 
         One alone that differs has a broken header, and is lost; a second one shows that the video changed,
         and so does one where each picture is a file of its own.
@@ -290,7 +290,7 @@ class VideoDecoder:
         )
 
     def _duration(self, picture: av.VideoFrame, pts: int) -> int:
-        """Returns how long a frame is shown, at most to its stream's end: only that tells of the last."""
+        """Return how long a frame is shown, at most to its stream's end: only that tells of the last."""
         duration = picture.duration or round(self.timeline.step)
         begin, length = self.stream.start_time, self.stream.duration
         left = None if begin is None or length is None else begin + length - pts

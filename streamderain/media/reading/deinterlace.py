@@ -26,7 +26,7 @@ class Deinterlacer:
         self._count = 0
 
     def push(self, frame: av.VideoFrame | None) -> list[av.VideoFrame]:
-        """Gives a frame, or None after the last; returns those that became ready."""
+        """Give a frame, or None after the last; return those that became ready."""
         if frame is not None:
             frame.pts, frame.time_base = self._count, Fraction(1, 1000)
             self._count += 1

@@ -45,7 +45,7 @@ class _Read:
 
 
 def is_cover(stream: Any) -> bool:
-    """Returns whether a video stream is an attached picture rather than a video."""
+    """Return whether a video stream is an attached picture rather than a video."""
     return bool(stream.disposition & (Disposition.attached_pic | Disposition.timed_thumbnails))
 
 
@@ -117,7 +117,7 @@ class Demuxer:
         )
 
     def _look_ahead(self) -> dict[int, av.VideoFrame]:
-        """Decodes until every video stream has given a picture; keeps what was read for ``items``.
+        """Decode until every video stream has given a picture; keep what was read for ``items``.
 
         Returns:
             The first picture of each video stream, by stream index.
@@ -153,7 +153,7 @@ class Demuxer:
         return firsts
 
     def _leave_out(self, firsts: dict[int, av.VideoFrame]) -> None:
-        """Drops video streams that gave no picture, and closes ranks."""
+        """Drop video streams that gave no picture, and close ranks."""
         for decoder in [decoder for decoder in self.decoders if decoder.stream.index not in firsts]:
             self.warnings.append(
                 f"video {decoder.position} ({decoder.stream.codec_context.name}) gave no picture and is left "
@@ -174,14 +174,14 @@ class Demuxer:
         return self._pipe is not None and self._pipe.was_stopped
 
     def end(self) -> bool:
-        """Ends a pipe that brings nothing more; returns whether the source is one."""
+        """End a pipe that brings nothing more; return whether the source is one."""
         self.was_ended = self._pipe is not None
         if self._pipe is not None:
             self._pipe.end()
         return self.was_ended
 
     def seek(self, to_s: Fraction) -> None:
-        """Goes to a keyframe at or before a time; everything read so far is forgotten.
+        """Go to a keyframe at or before a time; everything read so far is forgotten.
 
         Raises:
             FFmpegError: The container cannot.
@@ -199,7 +199,7 @@ class Demuxer:
         self.decoders = [self._decoder(decoder.stream, decoder.position) for decoder in self.decoders]
 
     def items(self, trim: Trim) -> Iterator[Item]:
-        """Yields frames and packets to copy, in the order of the container, until the end or the piece's."""
+        """Yield frames and packets to copy, in the order of the container, until the end or the piece's."""
         by_index = {decoder.stream.index: decoder for decoder in self.decoders}
         for read in self._reads():
             if read.packet is not None and self._is_over(read.packet, trim):
@@ -222,7 +222,7 @@ class Demuxer:
         yield from self._accept(decoder, pictures, trim)
 
     def _drained(self, decoder: VideoDecoder, trim: Trim) -> Iterator[Item]:
-        """Yields what a stream's decoder and deinterlacer still hold."""
+        """Yield what a stream's decoder and deinterlacer still hold."""
         if not trim.is_video_done(decoder.position):
             yield from self._accept(decoder, decoder.decode(None), trim)
         if not trim.is_video_done(decoder.position):
@@ -247,7 +247,7 @@ class Demuxer:
         return self._ended and not self._ahead
 
     def _is_over(self, packet: Packet, trim: Trim) -> bool:
-        """Returns whether nothing that is still to come belongs to the piece."""
+        """Return whether nothing that is still to come belongs to the piece."""
         end_s = trim.time_range.end_s
         if end_s is None or packet.dts is None:
             return False
@@ -272,7 +272,7 @@ class Demuxer:
         yield from trim.packet(packet)
 
     def _with_times(self, packet: Packet) -> bool:
-        """Makes a copied packet's times acceptable to a muxer; returns whether it has any."""
+        """Make a copied packet's times acceptable to a muxer; return whether it has any."""
         kind, index = packet.stream.type, packet.stream_index
         last = self._last_dts.get(index)
         if packet.dts is None:
@@ -296,7 +296,7 @@ class Demuxer:
             self.ends_s[index] = max(self.ends_s.get(index, end_s), end_s)
 
     def _demux(self) -> Generator[Packet]:
-        """Yields packets that hold data; goes on after read errors as long as anything comes."""
+        """Yield packets that hold data; go on after read errors as long as anything comes."""
         errors = 0
         while True:
             try:

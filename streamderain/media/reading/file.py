@@ -136,7 +136,7 @@ class FileSource(Closable):
         )
 
     def _has_ended(self, decoder: VideoDecoder, end_s: Fraction) -> bool:
-        """Returns whether the last packet that was read of a stream reaches the end of the piece."""
+        """Return whether the last packet that was read of a stream reaches the end of the piece."""
         last_s = self._demuxer.ends_s.get(decoder.stream.index)
         step_s = 1 / (decoder.rate or DEFAULT_RATE)
         return last_s is not None and last_s >= end_s - step_s / 2
@@ -147,7 +147,7 @@ class FileSource(Closable):
         return self._demuxer.was_stopped
 
     def end(self) -> bool:
-        """Ends a source that brings nothing more: what the decoder still holds is given, then comes the end.
+        """End a source that brings nothing more: what the decoder still holds is given, then comes the end.
 
         Returns:
             Whether that can be done: a pipe can be ended, a network connection cannot.
@@ -155,7 +155,7 @@ class FileSource(Closable):
         return self._demuxer.end()
 
     def frames(self, copy: Callable[[Packet], None]) -> Iterator[Frame]:
-        """Yields the frames of all video streams as they are decoded; calls ``copy`` with copied packets.
+        """Yield the frames of all video streams as they are decoded; call ``copy`` with copied packets.
 
         Times of both are moved by ``offset_s``. Broken stretches are skipped and recorded in ``damage``.
 
@@ -173,7 +173,7 @@ class FileSource(Closable):
         self._conclude()
 
     def close(self) -> None:
-        """Releases the file. Idempotent; may be called while ``frames`` is suspended.
+        """Release the file. Idempotent; may be called while ``frames`` is suspended.
 
         Streams of the container are not to be touched afterwards: FFmpeg has freed them.
         """
@@ -194,7 +194,7 @@ class FileSource(Closable):
         return jpeg_fault(Path(self.path).read_bytes()) if is_jpeg and Path(self.path).is_file() else ""
 
     def _begin(self, time_range: TimeRange) -> None:
-        """Makes ready to yield the frames of a piece: from the beginning, or from the first one of it."""
+        """Make ready to yield the frames of a piece: from the beginning, or from the first one of it."""
         if time_range.start_s is None:
             self._start(time_range)
         else:
@@ -208,7 +208,7 @@ class FileSource(Closable):
         yield from self._demuxer.items(self._trim)
 
     def _start_at(self, time_range: TimeRange, start_s: Fraction) -> None:
-        """Reads up to the first kept frame, after a seek where one lands early enough."""
+        """Read up to the first kept frame, after a seek where one lands early enough."""
         decoder = self._demuxer.decoders[0]
         first = self._demuxer.firsts[decoder.stream.index]
         seekable = not is_pipe(self.path) and first.pts is not None
@@ -232,7 +232,7 @@ class FileSource(Closable):
             )
 
     def _prime(self, time_range: TimeRange) -> bool:
-        """Reads until the first frame of the piece is known; returns whether there is one."""
+        """Read until the first frame of the piece is known; return whether there is one."""
         self._start(time_range)
         self._primed.clear()
         for item in self._items:
@@ -242,7 +242,7 @@ class FileSource(Closable):
         return False
 
     def _came_early_enough(self) -> bool:
-        """Returns whether a seek left all of the lead-in, and a frame more: deinterlacing looks at that."""
+        """Return whether a seek left all of the lead-in, and a frame more: deinterlacing looks at that."""
         before = next(item.index for item in self._primed if isinstance(item, Frame) and item.emit)
         return before > self._lead.before
 
@@ -256,7 +256,7 @@ class FileSource(Closable):
         return tuple(tracks)
 
     def _conclude(self) -> None:
-        """Says at the end what was repaired, and whether the file ended too early."""
+        """Say at the end what was repaired, and whether the file ended too early."""
         demuxer = self._demuxer
         for decoder in demuxer.decoders:
             self.warnings += decoder.notes()
@@ -280,7 +280,7 @@ def _is_copied(stream: Any) -> bool:
 
 
 def _begin_s(container: InputContainer) -> Fraction:
-    """Returns the first timestamp of a container in seconds, exactly: what ``-ss 0`` means."""
+    """Return the first timestamp of a container in seconds, exactly: what ``-ss 0`` means."""
     starts = [
         stream.start_time * stream.time_base
         for stream in (*container.streams.video, *container.streams.audio)

@@ -31,7 +31,7 @@ HEAD_BYTES = 1 << 16
 
 
 def size_of(path: Path) -> tuple[int, int] | None:
-    """Returns an image's width and height in pixels; None where it cannot be read."""
+    """Return an image's width and height in pixels; None where it cannot be read."""
     try:
         check_file(str(path))
         with path.open("rb") as file:
@@ -130,7 +130,7 @@ class ImageSequence(Closable):
         return (self.tracks[0].info,)
 
     def frames(self, copy: Callable[[Any], None]) -> Iterator[Frame]:
-        """Yields the frames in order; ``copy`` is never called.
+        """Yield the frames in order; ``copy`` is never called.
 
         Raises:
             UnsupportedFormat: An image has another size than the first, or a format the first's cannot hold.
@@ -160,16 +160,16 @@ class ImageSequence(Closable):
         """Return nothing: no packets are copied."""
 
     def end(self) -> bool:
-        """Images never keep one waiting: there is nothing to end."""
+        """Return images never keep one waiting: there is nothing to end."""
         return False
 
     def close(self) -> None:
-        """Releases the images. Idempotent."""
+        """Release the images. Idempotent."""
         self._pool.shutdown(cancel_futures=True)
         self.container.close()
 
     def _like_the_first(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """Converts where nothing is lost: tools that shrink PNGs store gray ones or few colours as such."""
+        """Convert where nothing is lost: tools that shrink PNGs store gray ones or few colours as such."""
         same_size = (picture.width, picture.height) == (self._first.width, self._first.height)
         same_kind = picture.format.name == self._first.format.name
         if same_size and (same_kind or _holds(self._format, picture.format)):
@@ -177,7 +177,7 @@ class ImageSequence(Closable):
         return picture
 
     def _wanted(self) -> range:
-        """Returns the images to decode: those of the clip and those around it that decide them."""
+        """Return the images to decode: those of the clip and those around it that decide them."""
         start = -(-(self._time_range.start_s or Fraction(0)) * self.rate // 1)
         end = (
             len(self.image_paths)
@@ -195,7 +195,7 @@ class ImageSequence(Closable):
         return range(max(0, first), min(len(self.image_paths), last))
 
     def _decoded(self) -> Iterator[tuple[int, Future[_Image]]]:
-        """Yields numbers and pictures to come, a few decoded ahead."""
+        """Yield numbers and pictures to come, a few decoded ahead."""
         ahead: deque[tuple[int, Future[_Image]]] = deque()
         for number in self._range:
             ahead.append((number, self._pool.submit(_decode, self.image_paths[number], self._codec)))
@@ -236,7 +236,7 @@ def _said_of(paths: tuple[Path, ...]) -> list[str]:
 
 
 def _holds(target: av.VideoFormat, source: av.VideoFormat) -> bool:
-    """Returns whether RGB of one format holds all that RGB, gray or a palette of another does."""
+    """Return whether RGB of one format holds all that RGB, gray or a palette of another does."""
     colours = [component for component in source.components if not component.is_alpha]
     has_alpha = len(colours) < len(source.components)
     return (
@@ -248,7 +248,7 @@ def _holds(target: av.VideoFormat, source: av.VideoFormat) -> bool:
 
 
 def _decode(path: Path, codec: str) -> _Image:
-    """Decodes an image file.
+    """Decode an image file.
 
     Returns:
         The picture, and whether a part of it is missing or wrong.

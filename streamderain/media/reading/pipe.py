@@ -29,11 +29,11 @@ class Pipe:
         return self._was_stopped
 
     def end(self) -> None:
-        """Ends the stream now, also while another thread waits for data. Idempotent."""
+        """End the stream now, also while another thread waits for data. Idempotent."""
         self._ended = True
 
     def read(self, size: int) -> bytes:
-        """Returns up to ``size`` bytes, waiting for the first; none at the end."""
+        """Return up to ``size`` bytes, waiting for the first; none at the end."""
         while not (self._ended or self._stop.is_set()):
             ready, _, _ = select.select([self._descriptor], [], [], _LOOK_EVERY_S)
             if ready:

@@ -68,7 +68,7 @@ class SourceSpec:
 
 
 def find_sources(source: str | Sequence[str], options: ReadOptions) -> list[SourceSpec]:
-    """Returns what a source names, in natural order (``clip2`` before ``clip10``).
+    """Return what a source names, in natural order (``clip2`` before ``clip10``).
 
     Several sources are files as a shell expands a pattern, which are seen as a folder of just these files, or
     any other sources one after the other.
@@ -120,7 +120,7 @@ def open_source(
 
 
 def natural_key(path: Path) -> tuple[object, ...]:
-    """Returns a sort key that orders numbers by value."""
+    """Return a sort key that orders numbers by value."""
     parts = _NUMBER.split(str(path))
     return tuple((part.lower(), part) if index % 2 == 0 else int(part) for index, part in enumerate(parts))
 
@@ -169,7 +169,7 @@ def _specs_of(files: list[Path], options: ReadOptions, *, place: str, folder: Pa
 
 
 def _runs(images: list[Path]) -> tuple[list[list[Path]], list[Path]]:
-    """Parts images into numbered runs of one size, and those that stand alone."""
+    """Part images into numbered runs of one size, and those that stand alone."""
     groups: dict[tuple[Path, str, str, str], list[tuple[int, Path]]] = defaultdict(list)
     alone = []
     for path in images:
@@ -191,12 +191,12 @@ def _runs(images: list[Path]) -> tuple[list[list[Path]], list[Path]]:
 
 
 def _have_one_size(paths: list[Path]) -> bool:
-    """Returns whether images have one size; damaged ones, which have none, do not part a run."""
+    """Return whether images have one size; damaged ones, which have none, do not part a run."""
     return len({size for size in map(size_of, paths) if size is not None}) == 1
 
 
 def _is_run(numbers: list[int]) -> bool:
-    """Returns whether numbers count up: all different, and at least half of those between are there."""
+    """Return whether numbers count up: all different, and at least half of those between are there."""
     span = numbers[-1] - numbers[0] + 1
     return len(numbers) > 1 and len(set(numbers)) == len(numbers) and 2 * len(numbers) >= span
 
@@ -209,7 +209,7 @@ def _run_name(run: list[Path], folder: Path, runs: int) -> str:
 
 
 def _with_unique_names(specs: list[SourceSpec]) -> list[SourceSpec]:
-    """Gives results of equal names (from different folders) the folder's name, then a number, in front."""
+    """Give results of equal names (from different folders) the folder's name, then a number, in front."""
     taken: set[str] = set()
     unique = []
     for spec in specs:

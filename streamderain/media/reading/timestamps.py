@@ -32,7 +32,7 @@ class Timeline:
         self.invented = 0
 
     def place(self, pts: int | None) -> int:
-        """Returns the time of the next frame, in units of the time base.
+        """Return the time of the next frame, in units of the time base.
 
         A missing time is counted on from the last one by the frame rate; one that does not increase becomes
         the next possible. Both are counted, but for missing times after known ones: the last frames that
@@ -54,7 +54,7 @@ class Timeline:
         return placed
 
     def is_pause(self, pts: int) -> bool:
-        """Returns whether a frame at this time would follow the last one only after a pause."""
+        """Return whether a frame at this time would follow the last one only after a pause."""
         return self._last is not None and pts - self._last > self._pause
 
 
@@ -68,7 +68,7 @@ class Continuity:
         self.jumps = 0
 
     def mend(self, packet: Any) -> None:
-        """Shifts a packet's times in place where its stream began anew."""
+        """Shift a packet's times in place where its stream began anew."""
         if packet.dts is None or not packet.time_base:
             return
         stream, base = packet.stream_index, packet.time_base
@@ -86,7 +86,7 @@ class Continuity:
                 packet.pts += units
 
     def _new_shift(self, raw: Fraction, last: Fraction) -> Fraction:
-        """Returns the shift another stream found for the same jump where it fits, else a new one."""
+        """Return the shift another stream found for the same jump where it fits, else a new one."""
         if abs(raw + self._common - last) > BACKWARD_JUMP_S:
             self._common = last - raw
             self.jumps += 1

@@ -36,14 +36,14 @@ class TimeRange:
 
 
 def requested_range(start_s: float, duration_s: float | None, *, begin_s: Fraction) -> TimeRange:
-    """Returns the piece that ``-ss`` and ``-t`` ask for in a source whose first timestamp is ``begin_s``."""
+    """Return the piece that ``-ss`` and ``-t`` ask for in a source whose first timestamp is ``begin_s``."""
     start = _exact(start_s)
     end = None if duration_s is None else begin_s + start + _exact(duration_s)
     return TimeRange(begin_s + start if start else None, end)
 
 
 def _exact(seconds: float) -> Fraction:
-    """Returns the simple fraction a float stands for: 0.1 + 0.2 is 3/10."""
+    """Return the simple fraction a float stands for: 0.1 + 0.2 is 3/10."""
     return Fraction(seconds).limit_denominator(1_000_000)
 
 
@@ -76,7 +76,7 @@ class Trim:
         self._held_frames = 0
 
     def video(self, frame: Frame) -> Iterator[Item]:
-        """Takes a frame; yields what is now known to belong to the piece, in order."""
+        """Take a frame; yield what is now known to belong to the piece, in order."""
         time_s = frame.pts * frame.time_base
         start_s = self.time_range.start_s if self.offset_s is None else self.offset_s
         if start_s is not None and not self._begun[frame.stream] and time_s < start_s - _slack(frame):
@@ -93,7 +93,7 @@ class Trim:
             yield from self._begin(frame)
 
     def _after_end(self, frame: Frame) -> Iterator[Frame]:
-        """Passes on the frames right behind the piece, which decide its last ones."""
+        """Pass on the frames right behind the piece, which decide its last ones."""
         wanted = self._lead.after if self._begun[frame.stream] and self.offset_s is not None else 0
         if self._lead_out[frame.stream] < wanted:
             frame.emit = False
@@ -103,7 +103,7 @@ class Trim:
             self._done_video.add(frame.stream)
 
     def packet(self, packet: Packet) -> Iterator[Item]:
-        """Takes a packet of a copied stream; yields what is now known to belong to the piece."""
+        """Take a packet of a copied stream; yield what is now known to belong to the piece."""
         if self.time_range.start_s is None and self.time_range.end_s is None:
             yield packet
         elif self.offset_s is None:
@@ -113,7 +113,7 @@ class Trim:
             yield self._moved(packet)
 
     def finish(self) -> Iterator[Item]:
-        """Yields what waited for a first stream that has nothing inside the piece."""
+        """Yield what waited for a first stream that has nothing inside the piece."""
         if self.offset_s is None and self._held_frames:
             first = next(item for item in self._held if isinstance(item, Frame))
             self.offset_s = first.pts * first.time_base
@@ -140,7 +140,7 @@ class Trim:
         return frame
 
     def _inside(self, packet: Packet) -> bool:
-        """Returns whether a packet belongs to the piece; what lasts a while also where only its end does."""
+        """Return whether a packet belongs to the piece; what lasts a while also where only its end does."""
         if packet.pts is None:
             return packet.dts is None or packet.dts * packet.time_base >= (self.offset_s or 0)
         time_s = packet.pts * packet.time_base
@@ -182,5 +182,5 @@ class Trim:
 
 
 def _slack(frame: Frame) -> Fraction:
-    """Returns how far a coarse time base may have rounded the frame's time away from what was asked for."""
+    """Return how far a coarse time base may have rounded the frame's time away from what was asked for."""
     return min(frame.time_base / 2, FINEST_S)

@@ -23,7 +23,7 @@ TS_PACKET_BYTES = (188, 192, 204)
 
 
 def truncation(demuxer: Demuxer) -> str:
-    """Returns in words how a source that was read to its end is cut short; empty where it is whole."""
+    """Return in words how a source that was read to its end is cut short; empty where it is whole."""
     name = demuxer.container.format.name
     if "mp4" in name:
         return _missing_frames(demuxer) or _torn(demuxer, _is_torn_mov)
@@ -35,7 +35,7 @@ def truncation(demuxer: Demuxer) -> str:
 
 
 def _missing_frames(demuxer: Demuxer) -> str:
-    """Compares with the index of an mp4, which lies apart from the pictures and lists them all."""
+    """Compare with the index of an mp4, which lies apart from the pictures and lists them all."""
     for decoder in demuxer.decoders:
         expected = decoder.stream.frames
         if demuxer.was_moved:
@@ -49,7 +49,7 @@ def _missing_frames(demuxer: Demuxer) -> str:
 
 
 def _missing_time(demuxer: Demuxer) -> str:
-    """Compares with the length in the header, where there is one and FFmpeg did not have to guess."""
+    """Compare with the length in the header, where there is one and FFmpeg did not have to guess."""
     container = demuxer.container
     guessed = "matroska" in container.format.name and any(s.duration for s in container.streams)
     if guessed or not container.duration or not demuxer.ends_s:
@@ -63,7 +63,7 @@ def _missing_time(demuxer: Demuxer) -> str:
 
 
 def _torn(demuxer: Demuxer, is_torn: Callable[[BinaryIO], bool]) -> str:
-    """Looks whether a file, where the source is one, ends inside one of its parts."""
+    """Look whether a file, where the source is one, end inside one of its parts."""
     if is_address(demuxer.path) or not Path(demuxer.path).is_file():
         return ""
     with Path(demuxer.path).open("rb") as file:
@@ -75,7 +75,7 @@ def _is_torn_mov(file: BinaryIO) -> bool:
 
 
 def _is_torn_avi(file: BinaryIO) -> bool:
-    """Walks over the RIFF parts of an AVI (one per gigabyte)."""
+    """Walk over the RIFF parts of an AVI (one per gigabyte)."""
     end = file.seek(0, os.SEEK_END)
     position = 0
     while position + 8 <= end:

@@ -111,7 +111,7 @@ class EncoderSettings:
 
 
 def check_encoder_options(options: EncodeOptions) -> None:
-    """Checks the encoder's name and, where it is named, its options against the encoder's own list.
+    """Check the encoder's name and, where it is named, its options against the encoder's own list.
 
     Raises:
         ConfigError: No such encoder or pixel format, or an option it does not have.
@@ -123,7 +123,7 @@ def check_encoder_options(options: EncodeOptions) -> None:
 
 
 def encoder_options(codec: str, options: EncodeOptions) -> tuple[tuple[str, str], ...]:
-    """Default and chosen options of an encoder, sorted by name.
+    """Return the default and chosen options of an encoder, sorted by name.
 
     Args:
         codec: Encoder name.
@@ -158,7 +158,7 @@ def encoder_options(codec: str, options: EncodeOptions) -> tuple[tuple[str, str]
 
 
 def option_names(codec: str) -> list[str]:
-    """Names of the options of an encoder, its own first.
+    """Return names of the options of an encoder, its own first.
 
     Raises:
         ConfigError: No such encoder; names near ones.
@@ -169,7 +169,7 @@ def option_names(codec: str) -> list[str]:
 
 
 def find_encoder(name: str) -> av.Codec:
-    """The video encoder of that name, or the usual one of a codec of that name (libx264 for h264).
+    """Return the video encoder of that name, or the usual one of a codec of that name (libx264 for h264).
 
     Raises:
         ConfigError: FFmpeg as built into PyAV has no such video encoder; names near ones.
@@ -186,13 +186,13 @@ def find_encoder(name: str) -> av.Codec:
 
 
 def pixel_formats(codec: str) -> list[str]:
-    """Pixel formats an encoder takes from memory, as FFmpeg calls them."""
+    """Return the pixel formats an encoder takes from memory, as FFmpeg calls them."""
     formats = find_encoder(codec).video_formats or []
     return [f.name for f in formats if f.name not in _UNUSABLE.get(codec, _DEVICE_FORMATS)]
 
 
 def choose_pix_fmt(codec: str, source: str) -> tuple[str, PixFmtLoss]:
-    """The encoder's pixel format that keeps most of the source's.
+    """Return the encoder's pixel format that keeps most of the source's.
 
     Args:
         codec: Encoder name.
@@ -227,13 +227,13 @@ def choose_pix_fmt(codec: str, source: str) -> tuple[str, PixFmtLoss]:
 
 
 def has_alpha(pix_fmt: str) -> bool:
-    """Whether pictures of this pixel format carry transparency."""
+    """Return whether pictures of this pixel format carry transparency."""
     form = av.VideoFormat(pix_fmt)
     return any(component.is_alpha for component in form.components)
 
 
 def settle(candidates: Iterable[EncoderSettings]) -> tuple[av.VideoStream, EncoderSettings]:
-    """Opens the first of several settings that opens.
+    """Open the first of several settings that opens.
 
     Returns:
         The stream of the open encoder, and its settings.
@@ -328,7 +328,7 @@ def _opened(host: OutputContainer, settings: EncoderSettings) -> av.VideoStream:
 
 
 def quiet(codec: str, options: dict[str, str]) -> dict[str, str]:
-    """The options, with an encoder that writes to standard error by itself told not to."""
+    """Return the options, with an encoder that writes to standard error by itself told not to."""
     if codec == "libx265":
         given = options.get("x265-params")
         options["x265-params"] = "log-level=error" + (f":{given}" if given else "")
@@ -336,7 +336,7 @@ def quiet(codec: str, options: dict[str, str]) -> dict[str, str]:
 
 
 def _blame_options(settings: EncoderSettings) -> None:
-    """Finds out whether an option of the user's is what keeps the encoder from opening."""
+    """Find out whether an option of the user's is what keeps the encoder from opening."""
     if not settings.chosen:
         return
     plain = {k: v for k, v in settings.options if k not in settings.chosen}
@@ -377,7 +377,7 @@ def _reason(log: list[tuple[int, str, str]], error: Exception) -> str:
 
 
 def check_pix_fmt(name: str, *, codec: str | None) -> None:
-    """Checks a pixel format's name and, where an encoder is given, that it takes it.
+    """Check a pixel format's name and, where an encoder is given, that it takes it.
 
     Raises:
         ConfigError: It does not exist, or the encoder does not take it; names those it takes.

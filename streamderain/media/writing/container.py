@@ -57,7 +57,7 @@ fragment alone: readers drop that picture."""
 
 
 def muxer_options(muxer: str, *, cover: bool = False, time_bases: Sequence[Fraction] = ()) -> dict[str, str]:
-    """Options every file of this format is written with.
+    """Return options every file of this format is written with.
 
     Args:
         muxer: FFmpeg's name of the format.
@@ -73,7 +73,7 @@ def muxer_options(muxer: str, *, cover: bool = False, time_bases: Sequence[Fract
 
 
 def _clock(time_bases: Sequence[Fraction]) -> dict[str, str]:
-    """The mov muxer writes when streams begin in milliseconds, unless told otherwise."""
+    """Set the mov muxer's clock: it writes when streams begin in milliseconds, unless told otherwise."""
     ticks = math.lcm(1000, *(base.denominator for base in time_bases))
     return {"movie_timescale": str(ticks)} if ticks <= _FINEST_TICKS else {}
 
@@ -154,7 +154,7 @@ class ContainerOutlet:
         return duplicate(packet)
 
     def mux(self, packets: Sequence[av.Packet[Any]]) -> None:
-        """Writes encoded packets.
+        """Write encoded packets.
 
         Raises:
             OutputFull: The disk, quota or size limit is full.
@@ -169,7 +169,7 @@ class ContainerOutlet:
                 self._wrote_video = True
 
     def copy(self, packet: av.Packet[Any]) -> None:
-        """Writes a packet of a copied stream; ignores one this format does not hold.
+        """Write a packet of a copied stream; ignore one this format does not hold.
 
         Raises:
             OutputFull: The disk, quota or size limit is full.
@@ -188,7 +188,7 @@ class ContainerOutlet:
                     self._write(written, stream)
 
     def finish(self) -> None:
-        """Completes the file, brings it to the disk and gives it its name.
+        """Complete the file, bring it to the disk and give it its name.
 
         Raises:
             OutputFull: The disk, quota or size limit is full.
@@ -204,7 +204,7 @@ class ContainerOutlet:
             self._sink.keep()
 
     def leave(self) -> str | None:
-        """Ends the file as it is and keeps it under its partial name. Idempotent, never raises.
+        """End the file as it is and keep it under its partial name. Idempotent, never raises.
 
         Returns:
             Its path; None where no picture of it can be shown, which is not kept, and for standard output.
@@ -224,7 +224,7 @@ class ContainerOutlet:
             return kept
 
     def abort(self) -> None:
-        """Removes what was written so far. Idempotent, never raises."""
+        """Remove what was written so far. Idempotent, never raises."""
         with self._lock:
             self._discard()
 
@@ -233,7 +233,7 @@ class ContainerOutlet:
         self._close()
 
     def _close(self) -> None:
-        """Closes the container; a sink that was ended before gets no trailer."""
+        """Close the container; a sink that was ended before gets no trailer."""
         if not self._closed:
             self._closed = True
             with contextlib.suppress(Exception):
@@ -307,7 +307,7 @@ class ContainerOutlet:
 
 
 def _plays(path: Path) -> bool:
-    """Whether a file that was cut by a failed write gives a picture: its index may not be written yet."""
+    """Return whether a file cut by a failed write gives a picture: its index may not be written yet."""
     try:
         with av.open(f"file:{path}") as container:
             return next(container.decode(video=0), None) is not None
@@ -316,12 +316,12 @@ def _plays(path: Path) -> bool:
 
 
 def file_metadata(source: MediaSource) -> dict[str, str]:
-    """The source's tags, without those that describe its container."""
+    """Return the source's tags, without those that describe its container."""
     return {k: v for k, v in source.container.metadata.items() if k not in _MADE_BY_MUXER}
 
 
 def _later(metadata: Mapping[str, str], source: MediaSource) -> dict[str, str]:
-    """Tags in which time codes are those of the first kept frame."""
+    """Return tags in which time codes are those of the first kept frame."""
     rate_fps = source.tracks[0].info.rate_fps or Fraction(25)
     return {
         name: later_timecode(value, source.offset_s, rate_fps) if name.lower() == "timecode" else value
@@ -330,7 +330,7 @@ def _later(metadata: Mapping[str, str], source: MediaSource) -> dict[str, str]:
 
 
 def chapters(source: MediaSource) -> list[Any]:
-    """The source's chapters, moved and cut to what is kept of it."""
+    """Return the source's chapters, moved and cut to what is kept of it."""
     kept = []
     for chapter in source.container.chapters():
         base = chapter["time_base"] or Fraction(1, 1000)

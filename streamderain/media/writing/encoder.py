@@ -54,7 +54,7 @@ class VideoEncoder:
         self._durations: dict[int, int] = {}
 
     def encode(self, frame: Frame, planes: Planes | None) -> Sequence[av.Packet[av.VideoStream]]:
-        """Encodes one frame.
+        """Encode one frame.
 
         Args:
             frame: The source frame; its picture becomes writable and is written to.
@@ -93,7 +93,7 @@ class VideoEncoder:
             picture.duration = duration  # Another encoder may get this picture next.
 
     def flush(self) -> Sequence[av.Packet[av.VideoStream]]:
-        """Returns the packets still inside the encoder.
+        """Return the packets still inside the encoder.
 
         Raises:
             EncodeError: The encoder fails on them.
@@ -101,7 +101,7 @@ class VideoEncoder:
         return self._encode(None, None)
 
     def close(self) -> None:
-        """Releases the encoder; its packets must not be touched afterwards. Idempotent."""
+        """Release the encoder; its packets must not be touched afterwards. Idempotent."""
         self.stream.container.close()
 
     def _place(self, frame: Frame) -> int:

@@ -91,7 +91,7 @@ def gop_size(rate_fps: Fraction | None) -> int:
 
 
 def image_codec(suffix: str) -> str:
-    """Encoder for image files of this extension (with its dot)."""
+    """Return the encoder for image files of this extension (with its dot)."""
     return _IMAGES.get(suffix.lower(), "png")
 
 
@@ -153,7 +153,7 @@ def candidates_for(
 
 
 def _codec_warnings(track: VideoTrack, codec: str, pix_fmt: str, options: EncodeOptions) -> Iterator[str]:
-    """What the user should know of the codec itself."""
+    """Yield what the user should know of the codec itself."""
     position, rate_fps = track.info.position, track.info.rate_fps or Fraction(0)
     if (
         codec == "libx264"
@@ -213,7 +213,7 @@ def in_range(
 
 
 def _limited(settings: EncoderSettings) -> tuple[EncoderSettings, ...]:
-    """The settings in limited range; none where the encoder takes no such pictures."""
+    """Return the settings in limited range; none where the encoder takes no such pictures."""
     pix_fmt = settings.pix_fmt.replace("yuvj", "yuv")
     offered = pixel_formats(settings.codec)
     if offered and pix_fmt not in offered:
@@ -227,7 +227,7 @@ def _is_rarely_played(pix_fmt: str) -> bool:
 
 
 def default_codec(track: VideoTrack, muxer: str) -> str:
-    """The encoder used when the user names none.
+    """Return the encoder used when the user names none.
 
     libx264 for 8 bits, libx265 for HEVC, for more than 8 bits and for HDR10: H.264 of 10 bits shows on few
     players. For alpha ffv1 (mkv) or ProRes 4444 (mov); what the format itself wants elsewhere.
@@ -255,7 +255,7 @@ def default_codec(track: VideoTrack, muxer: str) -> str:
 
 @cache
 def muxer_takes(muxer: str, codec: str) -> bool:
-    """Whether a container format writes a header for what an encoder makes."""
+    """Return whether a container format writes a header for what an encoder makes."""
     sink = NullSink()
     container = av.open(sink, "w", format=muxer)
     opened = True
@@ -324,7 +324,7 @@ def _loss_warnings(track: VideoTrack, codec: str, pix_fmt: str, loss: PixFmtLoss
 
 
 def _with_fallbacks(settings: EncoderSettings, options: EncodeOptions) -> Iterator[EncoderSettings]:
-    """The settings, then variants for what some encoders refuse."""
+    """Yield the settings, then variants for what some encoders refuse."""
     finer = [replace(settings, pix_fmt=name) for name in _finer_chroma(settings)]
     if options.pix_fmt is None and settings.codec == "libx265":
         # It complains on standard error where others just refuse.
@@ -342,7 +342,7 @@ def _with_fallbacks(settings: EncoderSettings, options: EncodeOptions) -> Iterat
 
 
 def _finer_chroma(settings: EncoderSettings) -> Iterator[str]:
-    """Pixel formats that hold odd sizes, which 4:2:0 refuses: nothing is cut and nothing padded."""
+    """Yield the pixel formats that hold odd sizes, which 4:2:0 refuses: nothing is cut and nothing padded."""
     plain = settings.pix_fmt.replace("nv12", "yuv420p")
     if (settings.width % 2 == 0 and settings.height % 2 == 0) or "42" not in plain:
         return

@@ -27,7 +27,7 @@ class Hdr10:
 
 
 def hdr10_of(frame: av.VideoFrame) -> Hdr10 | None:
-    """Static HDR metadata of a frame; None where it has none."""
+    """Return the static HDR metadata of a frame; None where it has none."""
     data = side_data(frame)
     mastering: tuple[int, ...] = ()
     if (raw := data.get(SideType.MASTERING_DISPLAY_METADATA)) is not None:
@@ -45,7 +45,7 @@ def hdr10_of(frame: av.VideoFrame) -> Hdr10 | None:
 def with_hdr10(
     codec: str, options: tuple[tuple[str, str], ...], hdr: Hdr10 | None
 ) -> tuple[tuple[str, str], ...]:
-    """Adds HDR10 static metadata to encoder options, which is the only way encoders take it."""
+    """Add HDR10 static metadata to encoder options, which is the only way encoders take it."""
     if hdr is None or codec not in ("libx265", "libsvtav1"):
         return options
     parts = []

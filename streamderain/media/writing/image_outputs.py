@@ -90,14 +90,14 @@ class ImageTarget:
         return self._source.tracks[0].info.rate_fps is not None and not self._source.image_paths
 
     def _lost_tags(self) -> list[str]:
-        """Warns of tags beside a picture that are lost, in the same words for all pictures of a folder."""
+        """Warn of tags beside a picture that are lost, in the same words for all pictures of a folder."""
         lost = [] if self._is_video else sorted(lost_tags(Path(self._source.path), self._codec))
         own = Path(self._source.path).suffix
         names = ", ".join(lost)
         return [f"{self._suffix} files made of {own} files do not keep these tags: {names}"] if lost else []
 
     def _jpeg_tags(self) -> Callable[[int], bytes] | None:
-        """Gives the tags of the JPEG that a picture was made of; warns where an orientation is lost."""
+        """Give the tags of the JPEG that a picture was made of; warn where an orientation is lost."""
         source = self._source
         if self._codec == "mjpeg" and source.image_paths:
             return lambda pts: jpeg_tags(_image_of(source, pts))
@@ -110,7 +110,7 @@ class ImageTarget:
         return None
 
     def _rotation(self) -> tuple[str, ...]:
-        """Filters that rotate a video's pictures: images cannot say it in a way that all readers know."""
+        """Return filters that rotate a video's pictures: images cannot say it so that all readers know."""
         if not self._is_video:
             return ()  # What a camera wrote into a picture stays in it.
         matrix = display_matrix(self._source.tracks[0].first)
@@ -121,7 +121,7 @@ class ImageTarget:
 
 
 def _place(target: Target, source: MediaSource, suffix: str) -> Callable[[int, int], Path]:
-    """Gives the path of a picture from its number and its pts.
+    """Give the path of a picture from its number and its pts.
 
     In a folder, pictures made of image files keep their names; others are numbered from 1.
     """
@@ -135,7 +135,7 @@ def _place(target: Target, source: MediaSource, suffix: str) -> Callable[[int, i
 
 
 def _image_of(source: MediaSource, pts: int) -> Path:
-    """The image that a frame of a numbered run was made of."""
+    """Return the image that a frame of a numbered run was made of."""
     info = source.tracks[0].info
     return source.image_paths[round((pts * info.time_base + source.offset_s) * (info.rate_fps or 1))]
 
@@ -156,7 +156,7 @@ def _check_folder(target: Target, place: Callable[[int, int], Path], *, overwrit
 
 
 def _rotated(candidates: Candidates, filters: tuple[str, ...]) -> Candidates:
-    """The candidates for pictures that go through these filters first."""
+    """Return the candidates for pictures that go through these filters first."""
     rotated = [replace(settings, rotation=filters) for settings in candidates.settings]
     if swaps_sides(filters):
         rotated = [replace(one, width=one.height, height=one.width) for one in rotated]
@@ -164,7 +164,7 @@ def _rotated(candidates: Candidates, filters: tuple[str, ...]) -> Candidates:
 
 
 def _left_behind(first: Path) -> list[str]:
-    """A word on numbered images that are there already: a shorter run does not replace them all."""
+    """Return a word on numbered images that are there already: a shorter run does not replace them all."""
     numbered = re.fullmatch(r"(.*?)\d+(\D*)", first.name)
     if numbered is None or not first.parent.is_dir():
         return []

@@ -58,11 +58,11 @@ class ImageOutlet:
         self._folder = _made(folder, name)
 
     def note(self, pts: int) -> None:
-        """Takes the pts of a frame before its packet comes."""
+        """Take the pts of a frame before its packet comes."""
         self._times.append(pts)
 
     def mux(self, packets: Sequence[av.Packet[Any]]) -> None:
-        """Writes encoded pictures.
+        """Write encoded pictures.
 
         Raises:
             OutputFull: The disk, quota or size limit is full.
@@ -75,7 +75,7 @@ class ImageOutlet:
                 self._write(bytes(packet))
 
     def copy(self, packet: av.Packet[Any]) -> None:
-        """Ignores the packet: images hold no other streams."""
+        """Ignore the packet: images hold no other streams."""
 
     def finish(self) -> None:
         """Nothing is left to do: every file is whole already.
@@ -100,7 +100,7 @@ class ImageOutlet:
         return None
 
     def abort(self) -> None:
-        """Removes the files of this run. Idempotent, never raises."""
+        """Remove the files of this run. Idempotent, never raises."""
         with self._lock:
             if self._done:
                 return
@@ -111,7 +111,7 @@ class ImageOutlet:
             self._remove_empty_folder()
 
     def _remove_empty_folder(self) -> None:
-        """Removes the folder that was made for the pictures where it holds none."""
+        """Remove the folder that was made for the pictures where it holds none."""
         if self._folder is not None:
             with contextlib.suppress(OSError):
                 self._folder.rmdir()

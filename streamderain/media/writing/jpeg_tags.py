@@ -13,7 +13,7 @@ _HEAD_BYTES = 1 << 20
 
 
 def jpeg_tags(path: Path) -> bytes:
-    """EXIF, XMP and IPTC segments of a JPEG file as they are; empty where there are none.
+    """Return the EXIF, XMP and IPTC segments of a JPEG file as they are; empty where there are none.
 
     Args:
         path: A file; one that is no JPEG or cannot be read gives nothing.
@@ -27,5 +27,5 @@ def jpeg_tags(path: Path) -> bytes:
 
 
 def with_jpeg_tags(picture: bytes, tags: bytes) -> bytes:
-    """The encoded JPEG with these segments at its beginning, where readers look for them."""
+    """Return the encoded JPEG with these segments at its beginning, where readers look for them."""
     return START + tags + picture.removeprefix(START) if tags else picture

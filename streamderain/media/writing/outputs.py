@@ -58,7 +58,7 @@ class MediaOutput:
 def open_outputs(
     source: MediaSource, targets: Sequence[str], options: EncodeOptions, *, trace: Trace | None = None
 ) -> tuple[list[MediaOutput], list[str]]:
-    """Opens encoders and targets: encoders are really opened, headers really tried.
+    """Open encoders and targets: encoders are really opened, headers really tried.
 
     Targets whose encoder settings agree share one encoder.
 
@@ -165,7 +165,7 @@ class _Opening:
         encoders: Sequence[VideoEncoder],
         options: Mapping[str, str],
     ) -> list[CopiedStream]:
-        """Leaves out copied streams that the muxer takes and no reader finds again."""
+        """Leave out copied streams that the muxer takes and no reader finds again."""
         readable = []
         for copied_stream in copied_streams:
             settings, packet = encoders[0].settings, None
@@ -216,7 +216,7 @@ class _Opening:
         copied_streams: Sequence[CopiedStream],
         options: dict[str, str],
     ) -> dict[str, str]:
-        """Warns of what the container does not give back; returns muxer options that keep most tags."""
+        """Warn of what the container does not give back; return muxer options that keep most tags."""
         sounds = first_sounds(self._source, copied_streams)
         if target.muxer in FROM_ZERO:
             self._say_zero(target, sounds)
@@ -235,7 +235,7 @@ class _Opening:
         return options
 
     def _say_zero(self, target: Target, sounds: Sequence[tuple[CopiedStream, av.Packet[Any]]]) -> None:
-        """Warns of what a container that counts from zero makes of streams that do not begin there."""
+        """Warn of what a container that counts from zero makes of streams that do not begin there."""
         for copied_stream, packet in sounds:
             start = (packet.pts or 0) * packet.time_base
             name, ms = describe(copied_stream.source), f"{abs(float(start)) * 1000:.4g} ms"
@@ -320,14 +320,14 @@ class _Opening:
 
 
 def _holds_several(muxer: str, video: Sequence[av.VideoStream], options: dict[str, str]) -> bool:
-    """Whether a format takes all these video streams, or refuses even one: then its own error tells more."""
+    """Return whether a format takes all these streams, or refuses even one: its own error tells more."""
     if muxer in ONE_OF_A_KIND:
         return False
     return fits([], muxer, video, options) or not fits([], muxer, video[:1], options)
 
 
 def _settled(target: Target, source: MediaSource) -> Target:
-    """A still picture written to .webp is an image; a video makes an animation."""
+    """Return the target as an image where a still picture goes to .webp; a video makes an animation."""
     if target.muxer == "webp" and source.tracks[0].info.rate_fps is None:
         return Target(target.text, "still", target.path)
     return target

@@ -13,7 +13,7 @@ _SLANT = 0.02
 
 
 def rotation_filters(matrix: Sequence[int]) -> tuple[str, ...] | None:
-    """FFmpeg filters that do to a picture what a display matrix asks players to do.
+    """Return the FFmpeg filters that do to a picture what a display matrix asks players to do.
 
     Args:
         matrix: Nine numbers, as in an mp4; the point (x, y) goes to (ax + cy, bx + dy) with a, b, c, d at
@@ -34,7 +34,7 @@ def rotation_filters(matrix: Sequence[int]) -> tuple[str, ...] | None:
 
 
 def swaps_sides(filters: Sequence[str]) -> bool:
-    """Whether width and height change places."""
+    """Return whether width and height change places."""
     return any(name.startswith("transpose") for name in filters)
 
 
@@ -51,7 +51,7 @@ class Rotator:
         self._graph = Graph()
 
     def rotated(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """Gives a rotated copy, with the picture's colour tags; the picture itself where nothing is asked."""
+        """Give a rotated copy, with the picture's colour tags; the picture itself where nothing is asked."""
         if not self._filters:
             return picture
         shape = (picture.width, picture.height, picture.format.name)

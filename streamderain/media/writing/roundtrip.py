@@ -50,7 +50,7 @@ class Lost:
     chapters: bool = False
 
     def words(self) -> list[str]:
-        """Warnings, one for each loss."""
+        """Return warnings, one for each loss."""
         said = []
         if self.display_matrix:
             said.append("the rotation of the picture is lost")
@@ -107,7 +107,7 @@ def round_trip(
     chapters: bool,
     sounds: Sequence[tuple[CopiedStream, av.Packet[Any]]] = (),
 ) -> Lost:
-    """Writes a few small pictures with these settings and tags, and reads them back.
+    """Write a few small pictures with these settings and tags, and read them back.
 
     Args:
         settings: Of the encoder.
@@ -208,7 +208,7 @@ def _chapter() -> Any:
 
 
 def _sample_packets(host: av.VideoStream, settings: EncoderSettings) -> list[av.Packet[Any]]:
-    """Three small pictures of noise through an open encoder."""
+    """Return three small pictures of noise through an open encoder."""
     packets: list[av.Packet[Any]] = []
     step = max(1, round(1 / settings.rate_fps / settings.time_base))
     for number in range(3):
@@ -225,7 +225,7 @@ def _sample_packets(host: av.VideoStream, settings: EncoderSettings) -> list[av.
 
 
 def _noise(pix_fmt: str, seed: int) -> av.VideoFrame:
-    """A picture of noise: blank ones compress to so little that MPEG-TS is not recognised again."""
+    """Return a picture of noise: blank ones compress to so little that MPEG-TS is not recognised again."""
     picture = av.VideoFrame(SIDE_PX, SIDE_PX, pix_fmt)
     bits = max(component.bits for component in picture.format.components)
     dtype = np.uint8 if bits <= 8 else np.uint16
@@ -268,7 +268,7 @@ def _compared(
 
 
 def _differs(wanted: Colour, got: Colour) -> bool:
-    """Whether a tag that says something came back as another or not at all."""
+    """Return whether a tag that says something came back as another or not at all."""
     pairs = ((wanted.matrix, got.matrix), (wanted.primaries, got.primaries), (wanted.transfer, got.transfer))
     tagged = any(want != have for want, have in pairs if want != 2)
     return tagged or (wanted.range == 2 and got.range != 2)

@@ -43,23 +43,23 @@ class Sink(Protocol):
     written_bytes: int
 
     def write(self, data: bytes) -> int:
-        """Writes all of ``data``; returns its length."""
+        """Write all of ``data``; return its length."""
 
     def check(self) -> None:
-        """Raises the first error met so far, in words."""
+        """Raise the first error met so far, in words."""
 
     def keep(self) -> None:
-        """Completes the target and gives it its name."""
+        """Complete the target and give it its name."""
 
     def leave(self) -> str | None:
-        """Ends the writing of what is not whole; returns the name it is kept under, None without one."""
+        """End the writing of what is not whole; return the name it is kept under, None without one."""
 
     def discard(self) -> None:
-        """Drops what was written. Idempotent, never raises; later writes go nowhere."""
+        """Drop what was written. Idempotent, never raises; later writes go nowhere."""
 
 
 def write_error(error: OSError, *, path: str, where: Path | None) -> MediaError:
-    """The error of the tree for a failed write.
+    """Return the error of the tree for a failed write.
 
     Args:
         error: What the system said.
@@ -120,7 +120,7 @@ class PartialFile:
         return self._dead
 
     def write(self, data: bytes) -> int:
-        """Writes all of ``data``; returns its length.
+        """Write all of ``data``; return its length.
 
         Raises:
             OSError: The write failed; the first such error is kept for ``check``.
@@ -136,15 +136,15 @@ class PartialFile:
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves the place of the next write; returns it, in bytes."""
+        """Move the place of the next write; return it, in bytes."""
         return 0 if self._dead else os.lseek(self._fd, offset, whence)
 
     def tell(self) -> int:
-        """The place of the next write, in bytes."""
+        """Return the place of the next write, in bytes."""
         return 0 if self._dead else os.lseek(self._fd, 0, os.SEEK_CUR)
 
     def check(self) -> None:
-        """Raises the first error met so far.
+        """Raise the first error met so far.
 
         Raises:
             OutputFull: The disk, quota or size limit is full.
@@ -154,7 +154,7 @@ class PartialFile:
             raise write_error(self.error, path=str(self.path), where=self.path.parent) from self.error
 
     def keep(self) -> None:
-        """Brings the bytes to the disk and gives the file its name; may be left or discarded after a failure.
+        """Bring the bytes to the disk and give the file its name; may be left or discarded after a failure.
 
         What earlier runs left of this target is removed.
 
@@ -173,7 +173,7 @@ class PartialFile:
         _sync_folder(self.path.parent)
 
     def leave(self) -> str | None:
-        """Ends the writing and keeps the partial file. Idempotent, never raises.
+        """End the writing and keep the partial file. Idempotent, never raises.
 
         Returns:
             Its path; None where it was kept, left or discarded before.
@@ -193,7 +193,7 @@ class PartialFile:
                 self.error = self.error or error
 
     def discard(self) -> None:
-        """Removes the partial file. Idempotent, never raises."""
+        """Remove the partial file. Idempotent, never raises."""
         if self._dead:
             return
         self._close()
@@ -243,7 +243,7 @@ class StandardOutput:
         return self._dead
 
     def write(self, data: bytes) -> int:
-        """Writes all of ``data``; waits while the reader is slow.
+        """Write all of ``data``; wait while the reader is slow.
 
         Raises:
             OSError: The reader went away or its disk is full.
@@ -259,7 +259,7 @@ class StandardOutput:
         return len(data)
 
     def check(self) -> None:
-        """Raises the first error met so far.
+        """Raise the first error met so far.
 
         Raises:
             OutputFull: What standard output leads to is full.
@@ -269,17 +269,17 @@ class StandardOutput:
             raise write_error(self.error, path="standard output", where=None) from self.error
 
     def keep(self) -> None:
-        """Ends the writing."""
+        """End the writing."""
         self.check()
         self.discard()
 
     def leave(self) -> str | None:
-        """Ends the writing; there is no file to keep. Idempotent, never raises."""
+        """End the writing; there is no file to keep. Idempotent, never raises."""
         self.discard()
         return None
 
     def discard(self) -> None:
-        """Ends the writing; what went out cannot be taken back. Idempotent, never raises."""
+        """End the writing; what went out cannot be taken back. Idempotent, never raises."""
         if not self._dead:
             self._dead = True
             with contextlib.suppress(OSError):
@@ -299,22 +299,22 @@ class NullSink:
         self._place = 0
 
     def write(self, data: bytes) -> int:
-        """Forgets ``data``; returns its length."""
+        """Forget ``data``; return its length."""
         self._place += len(data)
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Pretends to move; returns the place in bytes."""
+        """Pretend to move; return the place in bytes."""
         self._place = offset if whence == os.SEEK_SET else self._place + offset
         return self._place
 
     def tell(self) -> int:
-        """The pretended place, in bytes."""
+        """Return the pretended place, in bytes."""
         return self._place
 
 
 def _written(descriptor: int, data: bytes) -> Iterator[int]:
-    """Writes all of ``data`` in pieces; yields the size of each once it is out."""
+    """Write all of ``data`` in pieces; yield the size of each once it is out."""
     rest = memoryview(data)
     while rest:
         count = os.write(descriptor, rest[:_CHUNK_BYTES])
@@ -323,7 +323,7 @@ def _written(descriptor: int, data: bytes) -> Iterator[int]:
 
 
 def _partial_name(path: Path, number: int) -> Path:
-    """The name of the partial file of that number, from 1."""
+    """Return the name of the partial file of that number, from 1."""
     mark = "partial" if number == 1 else f"partial-{number}"
     # A file name holds at most 255 bytes, and the mark must not make it longer. Names need not be text.
     suffix = os.fsencode(path.suffix)
@@ -335,7 +335,7 @@ def _partial_name(path: Path, number: int) -> Path:
 
 
 def _locked(descriptor: int) -> bool:
-    """Takes the lock that says: this file is being written. It ends with the process, whatever ends that."""
+    """Take the lock that says: this file is being written. It ends with the process, whatever ends that."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -344,7 +344,7 @@ def _locked(descriptor: int) -> bool:
 
 
 def _remove_dead_partials(path: Path) -> None:
-    """Removes what runs that ended left unfinished of a target; files of living runs and of others stay."""
+    """Remove what runs that ended left unfinished of a target; files of living runs and of others stay."""
     missing = 0
     for number in itertools.count(1):
         try:

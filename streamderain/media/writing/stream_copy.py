@@ -54,10 +54,10 @@ class CopiedStream(Protocol):
     source: Any
 
     def add_to(self, container: OutputContainer) -> Any:
-        """Adds the stream to a container; returns it."""
+        """Add the stream to a container; return it."""
 
     def packets(self, packet: av.Packet[Any]) -> Sequence[av.Packet[Any]]:
-        """What is written for one packet of the source."""
+        """Return what is written for one packet of the source."""
 
 
 @dataclass
@@ -67,11 +67,11 @@ class StreamCopy:
     source: Any
 
     def add_to(self, container: OutputContainer) -> Any:
-        """Adds a stream with the source's parameters."""
+        """Add a stream with the source's parameters."""
         return container.add_stream_from_template(self.source, opaque=True)
 
     def packets(self, packet: av.Packet[Any]) -> Sequence[av.Packet[Any]]:
-        """The packet itself."""
+        """Return the packet itself."""
         return (packet,)
 
 
@@ -95,13 +95,13 @@ class AdtsToAsc:
         self._header = bytes(told[0].get_sidedata("new_extradata"))
 
     def add_to(self, container: OutputContainer) -> Any:
-        """Adds a stream with the source's parameters and the header."""
+        """Add a stream with the source's parameters and the header."""
         stream = container.add_stream_from_template(self.source, opaque=True)
         stream.codec_context.extradata = self._header
         return stream
 
     def packets(self, packet: av.Packet[Any]) -> Sequence[av.Packet[Any]]:
-        """The packet without its header; none where it is damaged."""
+        """Return the packet without its header; none where it is damaged."""
         try:
             plain = self._filter.filter(duplicate(packet))
         except av.error.FFmpegError:
@@ -128,7 +128,7 @@ class CoverAttachment:
         self._data = data
 
     def add_to(self, container: OutputContainer) -> Any:
-        """Adds the attachment, under the source's name for it."""
+        """Add the attachment, under the source's name for it."""
         codec = self.source.codec_context.name
         name = self.source.metadata.get("filename", "cover.jpg" if codec == "mjpeg" else f"cover.{codec}")
         kind = "image/jpeg" if codec == "mjpeg" else f"image/{codec}"
@@ -158,7 +158,7 @@ class TranscodedSubtitles:
         self._encoder: SubtitleCodecContext | None = None
 
     def add_to(self, container: OutputContainer) -> Any:
-        """Adds a stream of the other codec."""
+        """Add a stream of the other codec."""
         stream = container.add_stream(self.codec)
         context = stream.codec_context
         assert isinstance(context, SubtitleCodecContext)
@@ -169,7 +169,7 @@ class TranscodedSubtitles:
         return stream
 
     def packets(self, packet: av.Packet[Any]) -> Sequence[av.Packet[Any]]:
-        """The same text in the other codec; none for a packet without text."""
+        """Return the same text in the other codec; none for a packet without text."""
         assert self._encoder is not None
         try:
             text = self._decoder.decode2(packet)
@@ -193,7 +193,7 @@ def choose_copied_streams(
     video: Sequence[av.VideoStream],
     options: dict[str, str],
 ) -> tuple[list[CopiedStream], list[str]]:
-    """Tries every copied stream against the real muxer.
+    """Try every copied stream against the real muxer.
 
     Args:
         source: The open source, with its copied streams.
@@ -243,7 +243,7 @@ def fits(
     video: Sequence[av.VideoStream],
     options: dict[str, str],
 ) -> bool:
-    """Whether the muxer writes a header with these streams."""
+    """Return whether the muxer writes a header with these streams."""
     sink = NullSink()
     container = av.open(sink, "w", format=muxer, container_options=options)
     try:
@@ -264,7 +264,7 @@ def fits(
 def first_sounds(
     source: Any, copied_streams: Sequence[CopiedStream]
 ) -> list[tuple[CopiedStream, av.Packet[Any]]]:
-    """The first packet of every audio stream that is copied: some lie before zero, and no header tells.
+    """Return the first packet of every copied audio stream: some lie before zero, and no header tells.
 
     Args:
         source: The open source.
@@ -281,13 +281,13 @@ def first_sounds(
 
 
 def first_packet(source: Any, stream_index: int) -> av.Packet[Any] | None:
-    """The first packet of a stream of an open source; None where a pipe has not brought it yet."""
+    """Return the first packet of a stream of an open source; None where a pipe has not brought it yet."""
     peeked: av.Packet[Any] | None = source.peek(stream_index)
     return peeked or _first_packets(source.path, {stream_index}).get(stream_index)
 
 
 def _first_packets(path: str, indices: set[int]) -> dict[int, av.Packet[Any]]:
-    """The first packet with a time of some streams of a file, which is opened anew; none for pipes."""
+    """Return the first packet with a time of some streams of a file, which is opened anew; none for pipes."""
     found: dict[int, av.Packet[Any]] = {}
     if not Path(path).is_file():
         return found
@@ -301,7 +301,7 @@ def _first_packets(path: str, indices: set[int]) -> dict[int, av.Packet[Any]]:
 
 
 def copy_tags(stream: Any, source: Any, *, keep_statistics: bool) -> None:
-    """Copies metadata and dispositions to a new stream."""
+    """Copy metadata and dispositions to a new stream."""
     metadata = dict(source.metadata)
     if not keep_statistics:
         metadata = {k: v for k, v in metadata.items() if not k.startswith(STATISTICS)}
@@ -310,7 +310,7 @@ def copy_tags(stream: Any, source: Any, *, keep_statistics: bool) -> None:
 
 
 def describe(stream: Any) -> str:
-    """A copied stream in words: kind, number, codec and language."""
+    """Return a copied stream in words: kind, number, codec and language."""
     kind = "cover picture" if stream.disposition & Disposition.attached_pic else stream.type
     context = stream.codec_context
     known = context is not None and context.codec is not None
@@ -334,13 +334,13 @@ def _forms(stream: Any, muxer: str, source: Any) -> list[CopiedStream]:
 
 
 def _is_damaged(stream: Any) -> bool:
-    """Whether a stream of sound has no channels or no rate: readers would stumble over it."""
+    """Return whether a stream of sound has no channels or no rate: readers would stumble over it."""
     context = stream.codec_context
     return stream.type == "audio" and context is not None and not (context.channels and context.sample_rate)
 
 
 def _is_wrapped(stream: Any) -> bool:
-    """Whether a stream is AAC with a header in every packet: the container told none for all."""
+    """Return whether a stream is AAC with a header in every packet: the container told none for all."""
     context = stream.codec_context
     return stream.type == "audio" and context is not None and context.name == "aac" and not context.extradata
 
@@ -354,7 +354,7 @@ def _cover_forms(stream: Any, muxer: str, path: str) -> list[CopiedStream]:
 
 
 def _cover_bytes(stream: Any, path: str) -> bytes:
-    """The picture of a cover stream; empty where the source cannot be read twice (a pipe)."""
+    """Return the picture of a cover stream; empty where the source cannot be read twice (a pipe)."""
     if not Path(path).is_file():
         return b""
     try:
@@ -365,7 +365,7 @@ def _cover_bytes(stream: Any, path: str) -> bytes:
 
 
 def _is_remade(stream: Any) -> bool:
-    """Whether the muxer makes this stream again by itself.
+    """Return whether the muxer makes this stream again by itself.
 
     A timecode track comes from the video's ``timecode`` tag, the text track of chapters from the chapters.
     """

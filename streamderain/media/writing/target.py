@@ -42,7 +42,7 @@ class Target:
 
 
 def parse_target(text: str) -> Target:
-    """Finds out what a target's name means. Touches nothing.
+    """Find out what a target's name means. Touches nothing.
 
     Raises:
         ConfigError: The name is empty, or its extension belongs to no format that can be written.
@@ -96,7 +96,7 @@ def is_there(text: str) -> bool:
 
 
 def check_targets(source_paths: Sequence[str | Path], targets: Sequence[str], options: EncodeOptions) -> None:
-    """Checks all targets and the encoder's options before anything is opened.
+    """Check all targets and the encoder's options before anything is opened.
 
     Args:
         source_paths: Files and folders that are read; other sources are left out.

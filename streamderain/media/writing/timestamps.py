@@ -34,7 +34,7 @@ class TimestampRescaler:
         self._last_dts: int | None = None
 
     def note(self, pts: int) -> None:
-        """Takes the pts of a frame, in order of presentation, before its packet comes."""
+        """Take the pts of a frame, in order of presentation, before its packet comes."""
         if self.exact:
             return
         place = round(pts * self._ratio)
@@ -43,7 +43,7 @@ class TimestampRescaler:
         self._last_pts = self._places[pts] = place
 
     def place(self, packet: av.Packet[Any]) -> None:
-        """Rewrites the packet's times in ticks of the container."""
+        """Rewrite the packet's times in ticks of the container."""
         if self.exact or packet.pts is None:
             return
         pts = self._places.pop(packet.pts, round(packet.pts * self._ratio))
@@ -70,7 +70,7 @@ class MonotonicTimestamps:
         self._last: Fraction | None = Fraction(-int(strict)) if from_zero else None
 
     def place(self, packet: av.Packet[Any], time_base: Fraction) -> None:
-        """Rewrites the packet's times in ticks of ``time_base`` where they would not rise."""
+        """Rewrite the packet's times in ticks of ``time_base`` where they would not rise."""
         if packet.dts is None:
             packet.dts = packet.pts
         if packet.dts is None:
@@ -116,13 +116,13 @@ def later_timecode(text: str, by_s: Fraction, rate_fps: Fraction) -> str:
 
 
 def before_zero(packet: av.Packet[Any]) -> bool:
-    """Whether more than half of a packet lies before zero."""
+    """Return whether more than half of a packet lies before zero."""
     return packet.pts is not None and packet.pts + (packet.duration or 0) / 2 < 0
 
 
 @contextmanager
 def times_restored(packet: av.Packet[Any]) -> Iterator[None]:
-    """Gives the packet its stream and times back afterwards: muxing rewrites them, and others share it."""
+    """Give the packet its stream and times back afterwards: muxing rewrites them, and others share it."""
     stream, time_base = packet.stream, packet.time_base
     times = packet.pts, packet.dts, packet.duration
     try:

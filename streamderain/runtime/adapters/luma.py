@@ -46,7 +46,7 @@ class LumaScale:
 
 
 def luma_scale(geometry: Geometry) -> LumaScale:
-    """Returns the scale for a geometry (ITU-R BT.601/709/2020 luma weights and quantisation)."""
+    """Return the scale for a geometry (ITU-R BT.601/709/2020 luma weights and quantisation)."""
     top = 2**geometry.bits - 1
     weights = _WEIGHTS[geometry.matrix] if geometry.is_rgb else (1.0,)
     if geometry.is_rgb or geometry.range == "full":
@@ -56,7 +56,7 @@ def luma_scale(geometry: Geometry) -> LumaScale:
 
 
 def window_names(model: ModelCard) -> tuple[str, ...]:
-    """Names of the window's frames, oldest first: ``before1``, ``current``, ``after1`` and so on."""
+    """Return names of the window's frames, oldest first: ``before1``, ``current``, ``after1`` and so on."""
     earlier = (f"before{i}" for i in range(model.before, 0, -1))
     later = (f"after{i}" for i in range(1, model.after + 1))
     return (*earlier, "current", *later)

@@ -83,7 +83,7 @@ def _transposed(value: Any, order: list[int]) -> Any:
 
 
 def _luma(components: Sequence[Any], scale: LumaScale) -> Any:
-    """Luma of one frame in codes: the integers themselves, or the weighted sum of R, G and B as f32."""
+    """Return the luma of one frame in codes: the integers, or the weighted sum of R, G and B as f32."""
     if len(components) == 1:
         return components[0]
     weighted = [
@@ -104,7 +104,7 @@ def _excess(lumas: Sequence[Any], *, current: int) -> Any:
 
 
 def _units(lumas: Sequence[Any], excess: Any, *, scale: LumaScale, channels: int) -> Any:
-    """The core's window on the studio scale: the frames and the excess beside each other."""
+    """Return the core's window on the studio scale: the frames and the excess beside each other."""
     kind = lumas[0].get_element_type()
     # Eight-bit codes stay bytes until the first convolution, which then reads a quarter of the memory.
     parts = [*lumas, excess] if kind == ov.Type.f32 else [*lumas, ops.convert(excess, kind.get_type_name())]
@@ -118,6 +118,6 @@ def _units(lumas: Sequence[Any], excess: Any, *, scale: LumaScale, channels: int
 
 
 def _less(codes: Any, taken: Any, top: int, dtype: Any) -> Any:
-    """Codes less what is taken away, rounded and clamped to integers again."""
+    """Return codes less what is taken away, rounded and clamped to integers again."""
     left = ops.clamp(ops.subtract(ops.convert(codes, "f32"), taken), 0.0, float(top))
     return ops.convert(ops.round(left, "half_to_even"), "u8" if dtype is np.uint8 else "u16")

@@ -25,7 +25,7 @@ class LumaAdapter(torch.nn.Module):
         self.current = current
 
     def forward(self, codes: torch.Tensor, validity: torch.Tensor, strength: float) -> torch.Tensor:
-        """Derains one frame.
+        """Derain one frame.
 
         Args:
             codes: (window, components, rows, columns, block * block) float32 codes, oldest frame first.

@@ -74,7 +74,7 @@ PARENTS = {
     """,
     "training": """
         import os, sys, time
-        from trainer.feed import feed
+        from trainer.data.loader import feed
 
         class Maker:
             counts = {}

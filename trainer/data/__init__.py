@@ -1,0 +1,1 @@
+"""Training data: reading, layouts, drawn rain, and batches made of them."""

@@ -1,0 +1,265 @@
+"""Batches: crops of three frames with rain, neighbours that may be missing, and the clean middle frame.
+
+A batch is a pure function of (library, configuration, step): nothing is carried from one to the next, so a
+resumed run sees exactly the batches that an uninterrupted one would.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from streamderain.measure.rain import composite
+from trainer.config import DataConfig
+from trainer.data import pictures
+from trainer.data.crops import at_least, corner, crop, pick, unit, whole_codes
+from trainer.data.drawn_rain import RainDrawer
+from trainer.data.library import Entry, Library
+from trainer.data.scenery import add_moving_lights
+
+Codes = NDArray[np.uint8]
+FloatArray = NDArray[np.float32]
+_BLACK, _WHITE = 16.0 / 255.0, 235.0 / 255.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Input and target of one step.
+
+    Attributes:
+        window: (N, 3, crop, crop) float32, studio-range luma code / 255, frames t-1, t, t+1.
+        validity: (N, 2) float32, 0 where the neighbour is missing and a copy of the middle frame.
+        target: (N, 1, crop, crop) float32.
+    """
+
+    window: FloatArray
+    validity: FloatArray
+    target: FloatArray
+
+
+@dataclass
+class _Sample:
+    window: FloatArray
+    target: FloatArray
+    has_neighbours: bool
+
+
+class BatchMaker:
+    """Draws batches from a library.
+
+    Args:
+        library: Where the samples come from.
+        config: Shares and crop size.
+        batch: Samples per step.
+        seed: Seed of all batches.
+        pseudo: Pairs and layers of `trainer.run.pseudo`.
+    """
+
+    def __init__(
+        self, library: Library, config: DataConfig, *, batch: int, seed: int, pseudo: Library | None = None
+    ) -> None:
+        self._library, self._config, self._batch, self._seed = library, config, batch, seed
+        self._pseudo = pseudo
+        self._clips = library.of_kind("clip")
+        self._coded = library.of_kind("coded")
+        self._stills = library.of_kind("still")
+        self._rainy = library.of_kind("rainy")
+        self._layers = library.arrays("layer") + (pseudo.arrays("layer") if pseudo else [])
+        pseudo_rainy = pseudo.of_kind("rainy") if pseudo else []
+        self._rain = RainDrawer(self._layers, heavy=config.heavy, black=_BLACK, white=_WHITE)
+        kinds: list[tuple[float, list[Entry], Callable[[np.random.Generator], _Sample]]] = [
+            (config.share_clip, self._clips, self._clip),
+            (config.share_coded, self._coded, self._coded_clip),
+            (config.share_moving_still, self._stills, self._moving_still),
+            (config.share_still, self._stills, self._still),
+            (config.share_pair, self._rainy, self._pair),
+            (config.share_pseudo, pseudo_rainy, self._pseudo_pair),
+            (config.share_dry, self._clips + self._stills, self._dry),
+        ]
+        usable = [(share, draw) for share, entries, draw in kinds if entries and share > 0]
+        shares = np.array([share for share, _ in usable])
+        self._shares, self._draws = shares / shares.sum(), [draw for _, draw in usable]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many arrays of each kind the library holds."""
+        return self._library.counts()
+
+    def batch(self, step: int, *, part: int = 0, parts: int = 1) -> Batch:
+        """Return one part of a step's batch, the same whenever it is asked for.
+
+        Args:
+            step: Number of the step.
+            part: Which part, from 0.
+            parts: How many parts the batch is worked through in; they share its samples evenly.
+        """
+        rng = np.random.default_rng([self._seed, step, 0x62, part])
+        samples = [self._sample(rng) for _ in range(self._batch // parts)]
+        for sample, other in itertools.pairwise(samples):
+            if sample.has_neighbours and rng.random() < self._config.strange_neighbour:
+                # A cut that nobody noticed: the neighbour is there, but shows something else.
+                sample.window = np.array(sample.window)
+                sample.window[int(rng.choice([0, 2]))] = other.window[1]
+        validity = np.stack([_drop_neighbours(rng, s, self._config.drop_neighbour) for s in samples])
+        return Batch(
+            np.stack([s.window for s in samples]),
+            validity,
+            np.stack([s.target[None] for s in samples]),
+        )
+
+    def _sample(self, rng: np.random.Generator) -> _Sample:
+        sample = self._draws[int(rng.choice(len(self._draws), p=self._shares))](rng)
+        for axis, chance in ((2, 0.5), (1, 0.15)):
+            if rng.random() < chance:
+                sample.window = np.flip(sample.window, axis)
+                sample.target = np.flip(sample.target, axis - 1)
+        if rng.random() < self._config.quarter_turn:
+            turns = int(rng.choice([1, 3]))
+            sample.window = np.rot90(sample.window, turns, (1, 2))
+            sample.target = np.rot90(sample.target, turns)
+        return sample
+
+    def _clip(self, rng: np.random.Generator) -> _Sample:
+        clean = self._clip_window(rng)
+        clean = self._relight(rng, clean)
+        if rng.random() < 0.08:
+            clean = self._with_fixed_streaks(rng, clean)
+        return _Sample(self._rain.draw(rng, clean), clean[1], has_neighbours=True)
+
+    def _coded_clip(self, rng: np.random.Generator) -> _Sample:
+        entry = pick(rng, self._coded)
+        coded, clean = self._library.array(entry), self._library.array(self._library.entries[entry.partner])
+        middle = int(rng.integers(1, len(coded) - 1))
+        top, left = corner(rng, coded.shape[1:], self._config.crop_px)
+        crop = (slice(top, top + self._config.crop_px), slice(left, left + self._config.crop_px))
+        window = unit(coded[middle - 1 : middle + 2][:, crop[0], crop[1]])
+        if rng.random() < 0.5:
+            window = window[::-1]
+        return _Sample(window, unit(clean[entry.start + middle][crop]), has_neighbours=True)
+
+    def _moving_still(self, rng: np.random.Generator) -> _Sample:
+        panned = _pan(rng, self._still_picture(rng), self._config.crop_px)
+        clean = self._relight(rng, self._with_moving_lights(rng, panned))
+        return _Sample(self._rain.draw(rng, clean), clean[1], has_neighbours=True)
+
+    def _still(self, rng: np.random.Generator) -> _Sample:
+        clean = self._relight(rng, unit(self._crop(rng, self._still_picture(rng)))[None])
+        rainy = self._rain.draw(rng, clean)
+        if rng.random() < 0.4:
+            codes = np.rint(255.0 * rainy[0]).astype(np.uint8)
+            rainy = unit(pictures.through_jpeg(codes, quality=int(rng.integers(60, 97))))[None]
+        return _Sample(np.repeat(rainy, 3, 0), clean[0], has_neighbours=False)
+
+    def _pair(self, rng: np.random.Generator) -> _Sample:
+        return self._of_pairs(rng, self._library)
+
+    def _pseudo_pair(self, rng: np.random.Generator) -> _Sample:
+        assert self._pseudo is not None
+        return self._of_pairs(rng, self._pseudo)
+
+    def _of_pairs(self, rng: np.random.Generator, library: Library) -> _Sample:
+        entry = pick(rng, library.of_kind("rainy"))
+        rainy, clean = library.array(entry)[0], library.array(library.entries[entry.partner])[0]
+        both = self._crop(rng, np.stack([rainy, clean]))
+        return _Sample(np.repeat(unit(both[:1]), 3, 0), unit(both[1]), has_neighbours=False)
+
+    def _dry(self, rng: np.random.Generator) -> _Sample:
+        """Return rain-free input whose target is itself: what must not be harmed."""
+        if self._clips and (not self._stills or rng.random() < 0.7):
+            window = self._relight(rng, self._clip_window(rng))
+            if rng.random() < 0.3:
+                window = self._with_fixed_streaks(rng, window)
+            return _Sample(window, window[1], has_neighbours=True)
+        picture = self._still_picture(rng)
+        if rng.random() < 0.5:
+            window = whole_codes(_pan(rng, picture, self._config.crop_px))
+            return _Sample(window, window[1], has_neighbours=True)
+        still = unit(self._crop(rng, picture))
+        return _Sample(np.repeat(still[None], 3, 0), still, has_neighbours=False)
+
+    def _clip_window(self, rng: np.random.Generator) -> FloatArray:
+        clip = self._library.array(pick(rng, self._clips))
+        stride = int(rng.choice([1, 1, 1, 2]))
+        stride = min(stride, (len(clip) - 1) // 2)
+        middle = int(rng.integers(stride, len(clip) - stride))
+        order = [middle - stride, middle, middle + stride]
+        if rng.random() < 0.5:
+            order.reverse()
+        top, left = corner(rng, clip.shape[1:], self._config.crop_px)
+        size = self._config.crop_px
+        window = unit(np.stack([clip[i, top : top + size, left : left + size] for i in order]))
+        return self._with_moving_lights(rng, window)
+
+    def _still_picture(self, rng: np.random.Generator) -> Codes:
+        picture = self._library.array(pick(rng, self._stills))[0]
+        return at_least(picture, self._config.crop_px + 64)
+
+    def _crop(self, rng: np.random.Generator, pictures: Codes) -> Codes:
+        return crop(rng, pictures, self._config.crop_px)
+
+    def _relight(self, rng: np.random.Generator, clean: FloatArray) -> FloatArray:
+        """Vary gain and gamma, sometimes towards night; back to whole codes, as a camera gives them."""
+        if rng.random() < 0.4:
+            return clean
+        level = np.clip((clean - _BLACK) / (_WHITE - _BLACK), 0.0, 1.0)
+        gain, gamma = rng.uniform(0.7, 1.15), np.exp(rng.uniform(-0.3, 0.3))
+        if rng.random() < 0.15:
+            gain *= rng.uniform(0.2, 0.6)
+        level = np.minimum(np.float32(gain) * level ** np.float32(gamma), 1.0)
+        return whole_codes(_BLACK + (_WHITE - _BLACK) * level)
+
+    def _with_moving_lights(self, rng: np.random.Generator, clean: FloatArray) -> FloatArray:
+        if rng.random() >= self._config.moving_lights:
+            return clean
+        return whole_codes(add_moving_lights(rng, clean))
+
+    def _with_fixed_streaks(self, rng: np.random.Generator, clean: FloatArray) -> FloatArray:
+        """Draw streaks at the same place in all frames: scenery (poles, drops on a windscreen), not rain."""
+        crop = self._crop(rng, pick(rng, self._layers))
+        alpha = np.float32(rng.uniform(0.1, 0.8) / 255.0) * crop
+        fixed = composite(
+            clean, alpha[None], light=rng.uniform(0.5, 1.0), screen=1.0, black=_BLACK, white=_WHITE
+        )
+        return whole_codes(fixed)
+
+
+def _pan(rng: np.random.Generator, picture: Codes, size: int) -> FloatArray:
+    """Return three frames of a camera that pans and zooms over a still; the middle one is untouched."""
+    # The widest pan and zoom stay inside the picture: a margin on every side.
+    margin = 20
+    picture = at_least(picture, size + 2 * margin)
+    top, left = (margin + c for c in corner(rng, picture.shape, size + 2 * margin))
+    source = Image.fromarray(picture)
+    reach = float(rng.choice([0.0, 2.0, 8.0, 16.0]))
+    pan_x, pan_y = rng.uniform(-reach, reach), rng.uniform(-reach / 3, reach / 3)
+    zoom = rng.uniform(-0.02, 0.02) * (reach > 0)
+    frames = []
+    for time in (-1.0, 0.0, 1.0):
+        scale = 1.0 + zoom * time
+        shake_x, shake_y = rng.normal(0.0, 0.5, 2) * (time != 0 and reach > 0)
+        x = left + size / 2 * (1 - scale) + pan_x * time + shake_x
+        y = top + size / 2 * (1 - scale) + pan_y * time + shake_y
+        matrix = (scale, 0.0, x, 0.0, scale, y)
+        frame = source.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+        frames.append(np.asarray(frame))
+    return unit(np.stack(frames))
+
+
+def _drop_neighbours(rng: np.random.Generator, sample: _Sample, chance: float) -> FloatArray:
+    """Replace dropped neighbours by the middle frame, in place; return the sample's validity."""
+    sample.window = np.ascontiguousarray(sample.window)
+    if not sample.has_neighbours:
+        return np.zeros(2, np.float32)
+    validity = np.ones(2, np.float32)
+    # Both at once as often as one alone: stills lack both, first frames and cuts lack one.
+    if rng.random() < chance:
+        validity[[(0,), (1,), (0, 1), (0, 1)][int(rng.integers(4))],] = 0.0
+    for position, valid in ((0, validity[0]), (2, validity[1])):
+        if not valid:
+            sample.window[position] = sample.window[1]
+    return validity

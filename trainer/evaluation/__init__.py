@@ -1,0 +1,1 @@
+"""Judging: known pairs, scores beside doing nothing, reports."""

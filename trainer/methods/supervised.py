@@ -1,0 +1,117 @@
+"""Supervised training of the fast network: one step on pairs whose clean side is known."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trainer.checkpoint import TrainState
+from trainer.config import PhaseConfig, TrainConfig
+from trainer.data.paired import Batch
+from trainer.losses import LOSSES
+from trainer.methods.optimise import follow, learning_rate, set_rate, update, weighted_sum
+from trainer.networks.quantisation_aware import Int8Planes
+from trainer.networks.translators import new_network
+
+Codes = NDArray[np.uint8]
+Teacher = Callable[[Tensor, Tensor], Tensor]
+"""(N, 3, H, W) luma window and (N, 2) validity to (N, 1, H, W) clean luma, in 0..1."""
+
+
+class Supervised:
+    """The method "pairs".
+
+    Args:
+        config: The run's configuration.
+        fabric: Device, precision and the processes that train together.
+        teacher: For the loss "distillation".
+    """
+
+    def __init__(self, config: TrainConfig, fabric: Fabric, *, teacher: Teacher | None = None) -> None:
+        torch.manual_seed(config.seed)
+        self._config, self._fabric, self._teacher = config, fabric, teacher
+        self._network = new_network(config.network).to(memory_format=torch.channels_last)
+        average = copy.deepcopy(self._network).requires_grad_(False).eval()
+        optimiser = torch.optim.AdamW(
+            self._network.parameters(), lr=config.rate, betas=config.betas, weight_decay=config.weight_decay
+        )
+        average.to(fabric.device)
+        self.state = TrainState({"network": self._network, "average": average}, {"optimiser": optimiser})
+        planes = Int8Planes(self._network, self.state.extra)
+        self._side, self._optimiser = fabric.setup(_Side(planes), optimiser)
+
+    def step(self, parts: Sequence[Batch]) -> dict[str, float]:
+        """Make one optimiser step: forward, losses, backward, update, average.
+
+        Args:
+            parts: The step's batch in the parts it is worked through in.
+
+        Returns:
+            Each loss by name, "loss" (their weighted sum), "rate", and "norm" (of the gradient, before
+            clipping). Weights are left alone where the gradient is not finite.
+        """
+        config, state = self._config, self.state
+        phase = config.phase(state.step)
+        rate = learning_rate(config, state.step)
+        set_rate(self._optimiser, rate)
+        self._network.residual_slope = phase.residual_slope
+
+        self._optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for index, batch in enumerate(parts):
+            with self._fabric.no_backward_sync(self._side, enabled=index < len(parts) - 1):
+                losses = self._losses(batch, phase)
+                losses["loss"] = weighted_sum(losses, phase.losses)
+                self._fabric.backward(losses["loss"] / len(parts))
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
+        norm = update(self._optimiser, config.clip_norm)
+        follow(state.modules["average"], self._network, decay=config.ema, step=state.step)
+        return {name: float(value) for name, value in sums.items()} | {"rate": rate, "norm": float(norm)}
+
+    @torch.no_grad()
+    def sheet(self, batch: Batch) -> Codes:
+        """Draw a picture to look at: the first samples' rainy | output | clean, of the averaged network."""
+        device, average = self._fabric.device, self.state.average
+        count = min(4, len(batch.window))
+        window = torch.from_numpy(batch.window[:count]).to(device)
+        output = average.clean_planes(window, torch.from_numpy(batch.validity[:count]).to(device))
+        strips = torch.cat([window[:, 1:2], output, torch.from_numpy(batch.target[:count]).to(device)], dim=3)
+        codes: Codes = (strips.flatten(0, 2) * 255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        return codes
+
+    def _losses(self, batch: Batch, phase: PhaseConfig) -> dict[str, Tensor]:
+        device = self._fabric.device
+        arrays = (batch.window, batch.validity, batch.target)
+        window, validity, target = (torch.from_numpy(a).to(device, non_blocking=True) for a in arrays)
+        teachers = None
+        if phase.losses.get("distillation"):
+            assert self._teacher is not None
+            teachers = self._teacher(window, validity)
+        losses: dict[str, Tensor] = self._side(window, validity, target, teachers, phase)
+        return losses
+
+
+class _Side(nn.Module):
+    """The network with its losses: what a strategy for several devices wraps as one."""
+
+    def __init__(self, planes: Int8Planes) -> None:
+        super().__init__()
+        self.planes = planes
+
+    def forward(
+        self, window: Tensor, validity: Tensor, target: Tensor, teachers: Tensor | None, phase: PhaseConfig
+    ) -> dict[str, Tensor]:
+        output = (self.planes.simulate if phase.int8 else self.planes)(window, validity)
+        return {
+            name: LOSSES[name](
+                output, teachers if name == "distillation" and teachers is not None else target
+            )
+            for name in phase.losses
+        }
