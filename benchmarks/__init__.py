@@ -1,1 +1,1 @@
-"""The project's record of speed and quality; run from a checkout."""
+"""Benchmarks of speed and quality, run from a checkout; results are committed as JSON."""

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``."""
+"""Run a benchmark: ``python -m benchmarks NAME``."""
 
 from __future__ import annotations
 

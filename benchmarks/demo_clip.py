@@ -1,4 +1,4 @@
-"""Makes the demo clip that ships with the package: procedural rain on a piece of a freely licensed clip.
+"""Make the demo clip that ships with the package: procedural rain on a piece of a freely licensed clip.
 
     python -m benchmarks.demo_clip intel_car-detection_static_cam.mp4
 

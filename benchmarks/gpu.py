@@ -1,4 +1,4 @@
-"""What a GPU does for the network: sessions of the torch engine on CUDA, beside the same on the processor.
+"""Measure the torch engine on a CUDA GPU beside the same on the processor.
 
 Nothing here needs PyAV or OpenVINO: it runs where only torch is.
 """

@@ -1,4 +1,4 @@
-"""Has anything become slower? Ratios within one run, and counts, beside the committed baseline.
+"""Find regressions of speed: ratios within one run, and counts, beside the committed baseline.
 
 Every piece of ours is timed in turn with the bare library that does the essential part of it on the same
 data; what is kept is the ratio of their processor times. A slower or busier machine slows both. Where Python

@@ -1,4 +1,4 @@
-"""What models and other methods' results are worth, on data sets of known pairs."""
+"""Score models and other methods' results on data sets of known pairs."""
 
 from __future__ import annotations
 

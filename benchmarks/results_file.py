@@ -1,4 +1,4 @@
-"""Results as JSON, with the machine described."""
+"""Read and write results as JSON, with the machine described."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the file path survives: every container, random ends of runs, damaged files."""
+"""Test the file path: every container, random ends of runs, damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run costs as frames, clips and numbers of streams grow, and its memory over a long time."""
+"""Measure how cost grows with frame size, clip length and number of streams, and memory over a long time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a user waits before anything happens."""
+"""Measure start-up: import, ``--help``, and the time to the first frame."""
 
 from __future__ import annotations
 

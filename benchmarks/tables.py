@@ -1,4 +1,4 @@
-"""The tables of README and docs, made of the committed results, so that no figure is typed by hand."""
+"""Write the tables of README and docs from the committed results, and the one of the packages."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
+from benchmarks.house import packages
 from benchmarks.results_file import read
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "docs/benchmarks.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/benchmarks.md")
 
 _MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
@@ -203,5 +204,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "streams": _streams,
     "soak": _soak,
     "training": _training,
+    "packages": packages,
 }
 """What makes each table, by the name in its marker."""

@@ -1,4 +1,4 @@
-"""Speed of the whole command and of its stages, by size, engine, precision, slots and encoder preset."""
+"""Measure speed of the command and its stages by size, engine, precision, slots and encoder preset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m streamderain``, and what the installed command calls."""
+"""Entry point of ``python -m streamderain`` and of the installed command."""
 
 from __future__ import annotations
 

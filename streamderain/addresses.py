@@ -1,4 +1,4 @@
-"""Addresses (URLs) of sources and targets, and the one redaction that keeps their secrets out of all texts.
+"""Recognise addresses (URLs) of sources and targets, and redact their secrets, in one place for all texts.
 
 A camera's address holds a password in many places: before the host (``rtsp://user:secret@host``), in the
 query (``?user=..&password=..``) and in the path (``/user=admin_password=secret_channel=1``). People write

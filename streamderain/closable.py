@@ -1,4 +1,4 @@
-"""What is to be closed after use."""
+"""A base class for resources that are closed after use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deraining of arrays in memory, image by image or as a video, and of a source's frames one by one."""
+"""Derain arrays in memory, as images or as a video, and walk over a source's derained frames."""
 
 from __future__ import annotations
 

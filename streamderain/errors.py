@@ -1,4 +1,4 @@
-"""Every error a user can meet, and the exit code each one ends the command with.
+"""The tree of errors that a user can meet, each with its exit code.
 
 ::
 
@@ -17,9 +17,11 @@
     │   ├── EngineUnavailable            not installed: names the extra to install
     │   ├── PlanBuildError               the model does not compile for the device
     │   ├── InferenceError               a frame failed on the device
-    │   └── DeviceMemoryError            the frame does not fit into the device's memory
-    └── PipelineError                6   only what no other class describes
-        └── StageFailed                  names the stage, the frame index and its pts
+    │   ├── DeviceMemoryError            the frame does not fit into the device's memory
+    │   └── Crashed                      a child process ended without a word (system.process)
+    ├── PipelineError                6   only what no other class describes
+    │   └── StageFailed                  names the stage, the frame index and its pts
+    └── TrainingDiverged             1   the loss of a training is no longer finite (trainer.run.loop)
 
 Two more ends are no errors: a damaged input that was derained as far as it goes (7), and an interrupt
 after which the container was finalised (130).

@@ -1,14 +1,13 @@
-"""What happens during a run, as frozen events that can be written as JSON.
+"""Events of a run, as frozen dataclasses that can be written as JSON.
 
 Progress bars, logs and reports all read these; nothing else looks into a running pipeline.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +201,3 @@ class Skipped:
 
 Event = Started | Progress | Complete | Failed | Skipped
 Observer = Callable[[Event], None]
-
-
-def to_json(event: Any) -> dict[str, Any]:
-    """Return an event as JSON-able values, its kind under ``"event"``."""
-    return {"event": type(event).__name__.lower(), **dataclasses.asdict(event)}

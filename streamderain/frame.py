@@ -1,4 +1,4 @@
-"""The words every room shares: geometry, planes, frames and what a video stream is.
+"""Geometry, planes, frames and stream descriptions, shared by every package.
 
 Arrays are numpy. A *plane* is one component of a picture as a 2-D array (height, width) of ``uint8`` or
 ``uint16`` codes; it may be a strided view into a packed or padded buffer.

@@ -1,4 +1,4 @@
-"""Model cards: where models lie, what they are, and that their files are the ones the card describes.
+"""Find, read and verify models: folders with a card and the files it names.
 
 A *model* is a folder with a ``card.toml`` and the files it names. Models are looked for in the installed
 package, in a checkout's ``engines/`` folder and in the user's own model folder; a path to a folder works too.

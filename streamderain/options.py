@@ -1,4 +1,4 @@
-"""Everything a user can choose, as frozen dataclasses that check themselves once.
+"""Options of a run, as frozen dataclasses that validate themselves.
 
 The command line, configuration files and the Python API all build these and nothing else.
 """

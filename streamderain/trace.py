@@ -1,4 +1,4 @@
-"""How long each step of a frame's way takes: filled in while a pipeline runs, read by benches."""
+"""Record how long each step of a frame takes, for benchmarks."""
 
 from __future__ import annotations
 

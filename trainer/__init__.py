@@ -1,1 +1,1 @@
-"""Training, evaluating and exporting the networks: ``python -m trainer``, from a checkout. Not installed."""
+"""Train, evaluate and export the networks: ``python -m trainer``, from a checkout. Not installed."""

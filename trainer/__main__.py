@@ -1,4 +1,4 @@
-"""``python -m trainer``."""
+"""Run a command of the trainer: ``python -m trainer NAME``."""
 
 from trainer.cli import main
 

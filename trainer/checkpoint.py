@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped, in safetensors files.
+"""Save and load checkpoints: everything a run needs to resume exactly, in safetensors files.
 
 Tensors carry the numbers, one JSON text in the file's metadata the rest; nothing is pickled. A file appears
 under its name only when it is whole (written beside it, synced, renamed), so a kill at any moment leaves

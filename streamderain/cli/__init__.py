@@ -1,1 +1,1 @@
-"""The command line: thin commands and the view that renders events."""
+"""The command line: thin click commands, and the view that renders events."""

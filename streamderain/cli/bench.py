@@ -1,4 +1,4 @@
-"""``streamderain bench``: measures, and shows what was found."""
+"""The command ``streamderain bench``: measure speed and quality, and print or write the results."""
 
 from __future__ import annotations
 

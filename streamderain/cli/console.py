@@ -1,4 +1,4 @@
-"""Standard error, as the commands write to it."""
+"""Write to standard error on behalf of the commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``streamderain demo``: the bundled clip, derained, with a picture of before and after."""
+"""The command ``streamderain demo``: derain the bundled clip and make a before/after picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``streamderain doctor``: what is here, what is missing, what mends it."""
+"""The command ``streamderain doctor``: print the checks of the installation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``streamderain estimate``: how long, how much memory, how large."""
+"""The command ``streamderain estimate``: print time, memory and output size of a run."""
 
 from __future__ import annotations
 

@@ -275,8 +275,9 @@ def estimate(**arguments: Any) -> None:
 @cli.command()
 @_with(_report("json", "all checks as JSON"), _OVERWRITE)
 def doctor(**arguments: Any) -> None:
-    """Look at what is here: FFmpeg, encoders, models, engines, GPUs, disks; tell what mends what is not.
+    """Check the installation and name the command that fixes each fault.
 
+    FFmpeg, encoders, models, engines, GPUs and disks are looked at.
     Encoders and engines are really tried, each in a process of its own.
     """
     from streamderain.cli.doctor import doctor_command

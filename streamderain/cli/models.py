@@ -1,4 +1,4 @@
-"""``streamderain models``: lists and shows model cards."""
+"""The command ``streamderain models``: list model cards and show one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where commands write their reports: checked before any work, so that none is lost and none costs a file."""
+"""Check and write report files, so that none is lost and none replaces a user's file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``streamderain run``: options in, exit code out."""
+"""The command ``streamderain run``: build options, run, return the exit code."""
 
 from __future__ import annotations
 

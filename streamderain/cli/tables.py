@@ -1,4 +1,4 @@
-"""Tables and progress of the commands that measure."""
+"""Print tables and progress of the measuring commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts as terminals and files take them."""
+"""Make text printable on terminals and in files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user sees while a run goes on. Renders events only."""
+"""Render a run's events on the terminal."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a run does: its plan, and one file after the other from opening to report."""
+"""Plan a run, and work through its files one after the other."""

@@ -1,4 +1,4 @@
-"""One file from opening to report: what ``run`` does for each file of its source."""
+"""Work through one file, from opening its source to its report."""
 
 from __future__ import annotations
 

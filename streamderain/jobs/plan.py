@@ -1,4 +1,4 @@
-"""What a run will do: which file goes to which targets, checked before any work."""
+"""Pair the files of a source with their targets, checked before any work."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Measuring: known rain to put on clean footage, and the numbers that judge what is left of it."""
+"""Measuring: quality metrics, known procedural rain, bench, compare, estimate and doctor."""

@@ -1,4 +1,4 @@
-"""The bench: what a machine does with a clip, by engine and model, and what the result is worth."""
+"""Benchmark a machine on clips, by engine and model: speed, latency, memory, and quality of the result."""
 
 from __future__ import annotations
 

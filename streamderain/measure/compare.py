@@ -1,4 +1,4 @@
-"""Two versions of a clip beside each other: as a video, or as a page with a divider to drag."""
+"""Compare versions of a clip: as a video, or as a page with a divider to drag."""
 
 from __future__ import annotations
 

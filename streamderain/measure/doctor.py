@@ -1,4 +1,4 @@
-"""What is here, what is missing, and the one command that mends it.
+"""Check the installation and name the command that fixes each fault.
 
 Whatever may crash in native code is tried in a process of its own.
 """

@@ -1,4 +1,4 @@
-"""How long a run will take, with how much memory, and how large its result will be: measured on pieces."""
+"""Estimate time, memory and output size of a run by deraining a few pieces of the source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Motion between two frames, block by block, for the flicker of clips whose motion nobody wrote down.
+"""Estimate motion between two frames block by block, for flicker without ground-truth motion.
 
 Phase correlation (Kuglin and Hines 1975): the peak of the inverse transform of the normalised cross spectrum
 of two blocks lies at their shift. Coarse, but it need not be right everywhere: pixels at which the clean clip

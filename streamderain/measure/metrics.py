@@ -1,4 +1,4 @@
-"""The numbers that judge a picture: PSNR, SSIM, MATLAB's luma, flicker. numpy only.
+"""Compute PSNR, SSIM, MATLAB's luma and warping error. numpy only.
 
 Conventions of the deraining literature: PSNR and SSIM on the Y of MATLAB's rgb2ycbcr, peak 255, no border
 crop, mean over pictures. Studio-range Y flatters by about 1.3 dB against RGB, so print both, and always the

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: everything inside one file, charts by Plotly, whose script is put in as well."""
+"""Render self-contained HTML pages with Plotly charts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near to the clean picture a derained one is, frame by frame: against a reference, or on known rain."""
+"""Score a derained clip frame by frame: against a reference, or on known rain."""
 
 from __future__ import annotations
 

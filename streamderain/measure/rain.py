@@ -1,4 +1,4 @@
-"""Rain that is known: streaks drawn frame by frame, and how they mix with a picture.
+"""Render procedural rain whose streaks are known, and composite it with pictures.
 
 The one home of synthetic rain: training, tests, the demo clip and the bench all draw it here. numpy only.
 

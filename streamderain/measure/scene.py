@@ -1,4 +1,4 @@
-"""The built-in clip of the bench: a textured scene in rain under a moving camera, coded as by a dashcam."""
+"""Make the built-in clip of the bench: a textured scene in rain, under a moving camera, as H.264."""
 
 from __future__ import annotations
 

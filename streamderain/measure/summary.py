@@ -1,4 +1,4 @@
-"""A bench's findings as tables and as JSON; what every output of ``bench`` is made of."""
+"""Turn the results of a bench into tables and JSON."""
 
 from __future__ import annotations
 

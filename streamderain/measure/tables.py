@@ -1,4 +1,4 @@
-"""Findings as text in rows: one table for terminal, Markdown and page alike."""
+"""Tables of text, and the spread of several measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One setup measured: the whole way of frames from file to file, and each stage alone.
+"""Measure one setup: the whole run from file to file, and each stage alone.
 
 Trials run in processes of their own (`isolated`), which stay while their repeats take turns with those of
 other setups: what is compared meets the same weather on a shared machine. Stages have another process than

@@ -1,1 +1,1 @@
-"""Demuxer and writing media. The only room that imports av."""
+"""Read and write media. The only package that imports av."""

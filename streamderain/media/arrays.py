@@ -1,4 +1,4 @@
-"""Frames as arrays, and arrays as image files and clips: what benches make and comparisons show."""
+"""Convert frames to arrays, and write arrays as image files and clips."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any, Self, cast
 
 import av
 import numpy as np
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from numpy.typing import NDArray
 
 from streamderain.errors import EncodeError
 from streamderain.frame import Planes
 from streamderain.media.pixels import converted, write_planes
-
-_LIMITED, _BT709 = 1, 1
 
 
 def rgb_array(picture: Any, planes: Planes | None = None) -> NDArray[np.uint8]:
@@ -75,7 +74,7 @@ def jpeg_bytes(image: NDArray[np.uint8]) -> bytes:
             stream.pix_fmt = "yuvj444p"
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             # JFIF is BT.601 of full range.
-            container.mux(stream.encode(converted(frame, "yuvj444p", matrix=5)))
+            container.mux(stream.encode(converted(frame, "yuvj444p", matrix=Colorspace.ITU601)))
             container.mux(stream.encode(None))
         return data.getvalue()
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -147,8 +146,9 @@ class ClipWriter:
         stream: Any = self._container.add_stream("libx264", rate=self._rate, options=self._options)
         stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
         stream.codec_context.time_base = 1 / self._rate
-        stream.codec_context.colorspace = stream.codec_context.color_primaries = _BT709
-        stream.codec_context.color_trc, stream.codec_context.color_range = _BT709, 1
+        context = stream.codec_context
+        context.colorspace, context.color_primaries = Colorspace.ITU709, ColorPrimaries.BT709
+        context.color_trc, context.color_range = ColorTrc.BT709, ColorRange.MPEG
         self._stream = stream
         return stream
 
@@ -166,4 +166,4 @@ def _gray(luma: NDArray[np.uint8]) -> av.VideoFrame:
 
 def _colour(rgb: NDArray[np.uint8]) -> av.VideoFrame:
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-    return converted(frame, "yuv420p", matrix=_BT709, color_range=_LIMITED)
+    return converted(frame, "yuv420p", matrix=Colorspace.ITU709, color_range=ColorRange.MPEG)

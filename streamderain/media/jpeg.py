@@ -1,7 +1,7 @@
-"""The segments of a JPEG file, and whether its picture is whole, which FFmpeg does not tell.
+"""Parse the segments of a JPEG file, and tell whether its picture is whole.
 
-Its decoder fills what is missing of a picture with gray without a word, and takes the small preview inside
-the tags for the picture where that is missing altogether.
+FFmpeg's decoder fills what is missing of a picture with gray without a word, and takes the small preview
+inside the tags for the picture where that is missing altogether.
 """
 
 from __future__ import annotations

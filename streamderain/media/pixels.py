@@ -1,4 +1,4 @@
-"""Pixel formats: what a decoded frame's planes mean, and views of its colour components.
+"""Pixel formats: geometry of a frame, views of its colour components, conversions.
 
 Four kinds of layout are used as they are, without a copy:
 
@@ -20,8 +20,7 @@ from typing import Any, Literal, cast
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
-from numpy.typing import NDArray
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from streamderain.errors import EncodeError, UnsupportedFormat
 from streamderain.frame import Chroma, Geometry, Planes, customary_matrix
@@ -112,12 +111,13 @@ _MATRIX: dict[int, Literal["bt601", "bt709", "bt2020"]] = {
 }
 """FFmpeg's AVColorSpace to luma coefficients. Others are treated as unspecified."""
 
-_BT709, _UNSPECIFIED, _BT601 = 1, 2, 5
+UNSPECIFIED = 2
+"""FFmpeg's number of a matrix that is not told, for which PyAV has no name."""
+
 _SWS_MATRIX = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 """FFmpeg's AVColorSpace to the numbers of swscale, which knows no other matrices."""
 
-_FULL_RANGE = 2
-_LIMITED_RANGE = 1
+_FULL_RANGE, _LIMITED_RANGE = ColorRange.JPEG, ColorRange.MPEG
 
 _ACCURATE = int(
     Interpolation.BILINEAR
@@ -210,7 +210,7 @@ def converted(
     frame: av.VideoFrame,
     pix_fmt: str,
     *,
-    matrix: int = _UNSPECIFIED,
+    matrix: int = UNSPECIFIED,
     color_range: int = 0,
     reformatter: VideoReformatter | None = None,
     threads: int = 0,
@@ -238,7 +238,7 @@ def converted(
         frame,
         format=pix_fmt,
         src_colorspace=own,
-        dst_colorspace=own if matrix == _UNSPECIFIED else _sws_matrix(matrix, frame.height),
+        dst_colorspace=own if matrix == UNSPECIFIED else _sws_matrix(matrix, frame.height),
         src_color_range=own_range,
         dst_color_range=wanted,
         interpolation=_ACCURATE,
@@ -254,28 +254,8 @@ def _chroma_of(frame: av.VideoFrame) -> Chroma:
 
 def _sws_matrix(tag: int, height: int) -> int:
     """Return the matrix as swscale numbers it; what is untagged follows the custom of its height."""
-    return _SWS_MATRIX.get(tag) or (_BT709 if customary_matrix(height) == "bt709" else _BT601)
-
-
-def rgb_array(frame: av.VideoFrame, planes: Planes) -> NDArray[np.uint8]:
-    """Return a frame as RGB with other colour components in place of its own.
-
-    Args:
-        frame: In a format that is used as it is; not changed.
-        planes: The first of its components, as ``component_planes`` orders them; none for the frame itself.
-
-    Returns:
-        A new array (height, width, 3), full range, as coded: rotation is not applied.
-    """
-    if planes:
-        copy = av.VideoFrame(frame.width, frame.height, frame.format.name)
-        copy.colorspace, copy.color_range = frame.colorspace, frame.color_range
-        own = component_planes(frame)
-        for view, codes in zip(component_planes(copy), (*planes, *own[len(planes) :]), strict=True):
-            view[...] = codes
-        frame = copy
-    packed = converted(frame, "rgb24")
-    return np.ascontiguousarray(np.stack(component_planes(packed), axis=-1))
+    own = Colorspace.ITU709 if customary_matrix(height) == "bt709" else Colorspace.ITU601
+    return _SWS_MATRIX.get(tag) or own
 
 
 def _is_full_range(frame: av.VideoFrame, chroma: Chroma) -> bool:

@@ -1,4 +1,4 @@
-"""What FFmpeg as it is here can really do, and what a finished file is made of."""
+"""Probe FFmpeg's encoders and decoders, and count the packets of a file."""
 
 from __future__ import annotations
 

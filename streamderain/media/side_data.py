@@ -1,4 +1,4 @@
-"""What a decoded frame carries beside its picture."""
+"""Read a decoded frame's side data, such as its display matrix."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def side_data(frame: av.VideoFrame) -> dict[SideType, bytes]:
 def _without_profile(frame: av.VideoFrame) -> av.VideoFrame:
     """Return the frame without its colour profile.
 
-    The profile of a PNG has a name, which PyAV frees with its list of side data and FFmpeg with the frame
-    once
-    more: the process would crash (PyAV 18.1).
+    The profile of a PNG has a name, which PyAV frees with its list of side data, and FFmpeg once more with
+    the frame: the process would crash.
     """
+    # PyAV < 19: needed as long as it frees the name.
     graph = Graph()
     source = graph.add_buffer(
         width=frame.width,
@@ -51,7 +51,7 @@ def display_matrix(frame: av.VideoFrame) -> list[int] | None:
         return list(struct.unpack("9i", raw[:36]))
     if not frame.rotation:
         return None
-    # Beside side data that PyAV has no name for (EXIF) only the angle can be read.
+    # PyAV < 19: beside side data that it has no name for (EXIF) only the angle can be read.
     angle = math.radians(frame.rotation)
     cosine, sine = round(math.cos(angle) * (1 << 16)), round(math.sin(angle) * (1 << 16))
     return [cosine, -sine, 0, sine, cosine, 0, 0, 0, 1 << 30]

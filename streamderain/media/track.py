@@ -1,4 +1,4 @@
-"""What sources hand to targets: video tracks, and the source itself as targets see it."""
+"""Describe video tracks and open sources to the writing side."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Torch modules shared by the torch runtime and the trainer. Importing this room imports torch."""
+"""Torch networks shared by the torch engine and the trainer. Importing this package imports torch."""

@@ -1,4 +1,4 @@
-"""Writing the fast network's core as ONNX: a window of blocks in, blocks out, any size and batch."""
+"""Export the core of the fast network to ONNX, with free batch and size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which network a model card's ``family`` stands for."""
+"""Load the network of a model card's ``family``."""
 
 from __future__ import annotations
 

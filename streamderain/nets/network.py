@@ -1,4 +1,4 @@
-"""What every family of networks offers, so that nobody has to ask which one it is."""
+"""The interface of all network families."""
 
 from __future__ import annotations
 

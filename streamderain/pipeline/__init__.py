@@ -1,1 +1,1 @@
-"""Threads, bounded queues and the order of shutdown."""
+"""The pipeline: threads, bounded queues and the order of shutdown."""

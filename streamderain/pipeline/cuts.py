@@ -1,4 +1,4 @@
-"""Finds scene cuts, so that no temporal window spans one."""
+"""Detect scene cuts, so that no temporal window spans one."""
 
 from __future__ import annotations
 

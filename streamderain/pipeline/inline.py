@@ -1,4 +1,4 @@
-"""One session driven from one thread, for callers that want their frames one by one."""
+"""Drive a session from one thread, frame by frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets on threads of their own: a slow one slows the run, a stuck or failed one ends alone.
+"""Write targets on threads of their own, so that a stuck or failed one does not stop the others.
 
 Each outlet has a queue bounded in bytes. Nothing is dropped: whoever brings a packet waits while the queue is
 full. A target that takes no data for ``PATIENCE_S`` all that time is given up with an error, what it holds is

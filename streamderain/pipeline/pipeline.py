@@ -1,4 +1,4 @@
-"""Reader, engine, encoders and targets at the same time.
+"""Run reader, engine, encoders and targets concurrently.
 
 One reader thread decodes and pushes; each video stream has a session and a writer thread that pops and
 encodes; each target has a thread that writes. All waiting happens inside the sessions, whose slots bound the

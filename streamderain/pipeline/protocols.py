@@ -1,4 +1,4 @@
-"""What the pipeline asks of its parts. Nothing here imports a media library or a runtime."""
+"""Protocols of the pipeline's parts. Imports no media library and no runtime."""
 
 from __future__ import annotations
 

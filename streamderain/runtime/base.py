@@ -1,4 +1,4 @@
-"""The seam between the pipeline and whatever removes the rain.
+"""The interface between the pipeline and whatever removes the rain.
 
 An *engine* is a live runtime on a device with one model; a *session* is one stream of frames of one geometry
 on it. Sessions own the temporal window, the copies and the concurrency; the pipeline only pushes and pops.

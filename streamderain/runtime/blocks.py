@@ -1,4 +1,4 @@
-"""Planes to blocks and back: the unshuffling around a core, folded into the copy that is needed anyway.
+"""Copy planes into blocks and back: the pixel unshuffle around a core, folded into the copy.
 
 A *block* is a square of ``block`` x ``block`` neighbouring codes. A plane of (height, width) becomes
 (rows, columns, block * block): the codes of a block lie beside each other, row by row, which is the channel

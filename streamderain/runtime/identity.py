@@ -1,4 +1,4 @@
-"""The fake that ships: hands frames back as they are, with delay and faults to order.
+"""The identity engine: hand frames back unchanged, with delays and faults on request, for tests.
 
 It keeps the window, the order and the waiting of a real engine, so that whatever is built on engines can be
 tested without one.

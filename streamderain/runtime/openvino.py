@@ -1,4 +1,4 @@
-"""OpenVINO: the engine of ordinary computers.
+"""The OpenVINO engine, for ordinary computers.
 
 The adapter around the core (scaling, range, matrix, residual, rounding) is part of the compiled graph, so
 frames go in and come out as integer codes. Several frames are computed at a time, each on few threads:

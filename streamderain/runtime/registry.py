@@ -1,4 +1,4 @@
-"""Which engines there are, loaded on first use, and how ``auto`` chooses."""
+"""Choose and open engines, each imported on first use."""
 
 from __future__ import annotations
 

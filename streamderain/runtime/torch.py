@@ -1,4 +1,4 @@
-"""torch: the reference engine, on CPU and CUDA. Slow on CPUs, and the one all others are held to."""
+"""The torch engine, on CPU and CUDA: the reference that all others are held to."""
 
 from __future__ import annotations
 

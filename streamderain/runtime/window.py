@@ -1,4 +1,4 @@
-"""Which frames the network sees beside the current one.
+"""Assemble each frame with its temporal neighbours.
 
 A neighbour is missing at the ends of the video, across a cut or gap, and where a frame merely repeats the
 one before; its place is then taken by the current frame, with a validity of 0.

@@ -1,4 +1,4 @@
-"""What engines share: the window of frames, their order, the waiting, and the copies of planes."""
+"""The session that all engines share: temporal window, order, waiting, and copies of planes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What the machine and its operating system give."""
+"""The machine: processes, files, GPUs, resource usage, installation commands."""

@@ -1,4 +1,4 @@
-"""Files: what they are, and writing them whole or not at all."""
+"""Tell text files from others, and write files whole or not at all."""
 
 from __future__ import annotations
 

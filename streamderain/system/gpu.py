@@ -1,4 +1,4 @@
-"""NVIDIA's GPUs as their driver sees them; none where there is no driver."""
+"""Query NVIDIA GPUs through their driver; none where there is no driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that install what is missing, from a checkout as well as from a wheel."""
+"""Build pip commands that install what is missing, from a checkout as well as from a wheel."""
 
 from __future__ import annotations
 

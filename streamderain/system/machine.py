@@ -1,4 +1,4 @@
-"""What a measurement is worth nothing without: the machine, the versions, the commit."""
+"""Describe the machine, the versions and the commit of a measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, and whose crashes are reported instead of suffered."""
+"""Run work in child processes that end with their parent and whose crashes are reported."""
 
 from __future__ import annotations
 

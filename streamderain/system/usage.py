@@ -1,4 +1,4 @@
-"""What a piece of work costs this process: time, processor, memory, and the GPUs' share."""
+"""Measure time, processor, memory and GPU usage of a piece of work."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from streamderain.media.arrays import rgb_array
 from streamderain.media.writing.timestamps import later_timecode
 from tests.support import media
 from tests.support.command import command, streamderain
+from tests.support.pictures import rgb_of
 from tests.support.reader import ffprobe, frame_count, frame_times
 from tests.support.writing import write_through
 
@@ -276,20 +277,6 @@ def test_tags_of_a_picture_are_kept_or_told(tmp_path: Path, kind: str, target: s
 # ---- colours
 
 
-def primaries(matrix: int) -> tuple[float, float]:
-    return (0.2126, 0.0722) if matrix == 1 else (0.299, 0.114)
-
-
-def to_rgb(planes: list[NDArray[Any]], matrix: int, *, full: bool) -> NDArray[np.float64]:
-    """RGB in 0..255 of full-size Y, U, V codes by the equations of BT.601 and BT.709."""
-    kr, kb = primaries(matrix)
-    y, u, v = (plane.astype(np.float64) for plane in planes)
-    black, luma, chroma = (0, 255, 255) if full else (16, 219, 224)
-    y, u, v = (y - black) / luma, (u - 128) / chroma, (v - 128) / chroma
-    r, b = y + 2 * (1 - kr) * v, y + 2 * (1 - kb) * u
-    return np.clip(np.stack([r, (y - kr * r - kb * b) / (1 - kr - kb), b], axis=-1), 0, 1) * 255
-
-
 SIDE = 16
 """Edge of the squares of one colour; in their middle subsampled chroma is not mixed with that of others."""
 
@@ -318,7 +305,7 @@ def test_rgb_made_of_video_is_what_the_standard_says(pix_fmt: str, matrix: int, 
         lines = np.zeros((plane.height, plane.line_size), np.uint8)
         lines[:, : plane.width] = codes[::down, ::across]
         plane.update(lines.tobytes())
-    error = inside(rgb_array(frame) - to_rgb(planes, matrix, full=full))
+    error = inside(rgb_array(frame) - rgb_of(*planes, matrix, full=full))
     assert abs(error.mean()) < 0.05
     assert np.abs(error).max() < 0.6  # half a code of rounding, and the fixed point of the conversion
 
@@ -334,7 +321,7 @@ def test_video_made_of_rgb_is_what_the_standard_says(tmp_path: Path, height: int
         frame = next(container.decode(video=0))
     assert (frame.format.name, frame.colorspace, frame.color_range) == ("yuv444p", 1, 1)
     planes = [np.frombuffer(p, np.uint8).reshape(-1, p.line_size)[:, : p.width] for p in frame.planes]
-    error = inside(to_rgb(planes, 1, full=False) - picture)
+    error = inside(rgb_of(*planes, 1, full=False) - picture)
     assert abs(error.mean()) < 0.2
     assert np.abs(error).max() < 2.3  # half a code of Y, U and V each
 

@@ -21,7 +21,7 @@ from streamderain.pipeline.cuts import CutDetector
 from streamderain.runtime.base import Engine
 from streamderain.runtime.registry import open_engine
 from tests.support.command import command
-from tests.support.media import texture
+from tests.support.pictures import texture
 
 RATE = 25
 WIDTH, HEIGHT = 96, 64

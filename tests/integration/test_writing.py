@@ -27,6 +27,7 @@ from tests.support.media import (
     probe,
     write,
 )
+from tests.support.pictures import rgb_of
 from tests.support.writing import luma_inverted, untouched, write_through
 
 BT709 = Colour()
@@ -459,30 +460,16 @@ def test_dispositions_stay_as_they_were(tmp_path: Path) -> None:
         assert [s.disposition for s in after.streams] == [s.disposition for s in before.streams]
 
 
-LUMA_WEIGHTS = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 9: (0.2627, 0.0593)}
-
-
-def rgb_of(frame: av.VideoFrame, matrix: int, *, full: bool) -> np.ndarray:
-    """An 8-bit 4:4:4 frame as (height, width, 3) RGB in 0..255, by the textbook."""
-    y, u, v = frame.to_ndarray().astype(float)
-    y, chroma = (y / 255, 255) if full else ((y - 16) / 219, 224)
-    u, v = (u - 128) / chroma, (v - 128) / chroma
-    red, blue = LUMA_WEIGHTS[matrix]
-    r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
-    g = (y - red * r - blue * b) / (1 - red - blue)
-    return np.clip(np.stack([r, g, b], axis=-1), 0, 1) * 255
-
-
 @pytest.mark.parametrize(("matrix", "full"), [(1, False), (5, False), (1, True), (9, False)])
 def test_pictures_of_a_video_have_its_colours(tmp_path: Path, matrix: int, full: bool) -> None:
     colour = Colour(1, matrix, 1, 2 if full else 1)
     source = write(tmp_path / "in.mkv", Video(codec="ffv1", pix_fmt="yuv444p", frames=1, colour=colour))
     write_through(source, f"{tmp_path}/out%d.png", f"{tmp_path}/out%d.jpg")
 
-    wanted = rgb_of(decoded(source)[0], matrix, full=full)
+    wanted = rgb_of(*decoded(source)[0].to_ndarray(), matrix, full=full)
     png, jpeg = decoded(tmp_path / "out1.png")[0], decoded(tmp_path / "out1.jpg")[0]
     assert np.abs(png.to_ndarray() - wanted).max() <= 1
-    assert np.abs(rgb_of(jpeg, 5, full=True) - wanted).mean() < 2.5
+    assert np.abs(rgb_of(*jpeg.to_ndarray(), 5, full=True) - wanted).mean() < 2.5
 
 
 def test_rgb_becomes_tagged_ycbcr_with_the_same_colours(tmp_path: Path) -> None:
@@ -490,7 +477,7 @@ def test_rgb_becomes_tagged_ycbcr_with_the_same_colours(tmp_path: Path) -> None:
     write_through(source, tmp_path / "out.mp4", crf=0)
     frame = decoded(tmp_path / "out.mp4")[0]
     assert (frame.format.name, frame.colorspace, frame.color_range) == ("yuv444p", 1, 1)
-    assert np.abs(rgb_of(frame, 1, full=False) - decoded(source)[0].to_ndarray()).max() <= 2.5
+    assert np.abs(rgb_of(*frame.to_ndarray(), 1, full=False) - decoded(source)[0].to_ndarray()).max() <= 2.5
 
 
 def test_full_range_without_a_j_format_stays_full(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from av.subtitles.codeccontext import SubtitleCodecContext
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
+from tests.support.pictures import texture
+
 FAST: Mapping[str, Mapping[str, str]] = {
     "libx264": {"preset": "ultrafast", "threads": "1", "x264-params": "log=-1"},
     "libx265": {"preset": "ultrafast", "x265-params": "log-level=none:pools=1:frame-threads=1"},
@@ -129,15 +131,6 @@ class Attachment:
 
 Chapter = tuple[int, int, str]
 """Start in ms, end in ms, title."""
-
-
-def texture(index: int, width: int, height: int, *, seed: int = 0) -> NDArray[np.uint16]:
-    """Returns picture ``index`` of a moving texture, (height, width, 3), uint16 RGB over the whole range."""
-    y, x = np.mgrid[0:height, 0:width]
-    waves = [np.sin((x + 2 * index) / (3.0 + c) + seed) + np.cos((y + index) / (4.0 + c)) for c in range(3)]
-    noise = np.random.default_rng(seed * 1000 + index).normal(0, 0.05, (height, width, 3))
-    picture = 0.5 + 0.2 * np.stack(waves, axis=-1) + noise
-    return cast(NDArray[np.uint16], (np.clip(picture, 0.0, 1.0) * 65535).astype(np.uint16))
 
 
 def picture(index: int, width: int, height: int, pix_fmt: str, *, seed: int = 0) -> av.VideoFrame:

@@ -8,7 +8,8 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+
+from tests.support.pictures import smooth
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -97,9 +98,7 @@ TINY_LITE: dict[str, Any] = {
 
 def scene(height: int, width: int, *, seed: int = 0, shift: int = 0) -> NDArray[np.uint8]:
     """A smooth texture with hard edges, panned by `shift` px: (height, width), 30..200."""
-    rng = np.random.default_rng(seed)
-    texture = ndimage.gaussian_filter(rng.random((height, width + 64)), 4)
-    texture = (texture - texture.min()) / np.ptp(texture)
+    texture = smooth(height, width + 64, seed=seed)
     texture[height // 2 :, 20:40] *= 0.4
     return (30 + 170 * texture[:, shift : shift + width]).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""``evaluate``: scores of a model on known pairs."""
+"""The command ``evaluate``: score a model on known pairs."""
 
 from __future__ import annotations
 

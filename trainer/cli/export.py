@@ -1,4 +1,4 @@
-"""``export``: from a run to a model folder."""
+"""The command ``export``: make a model folder from a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The group of commands, and the errors they end with."""
+"""The group of commands, logging, and exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the two scoring commands share: their options, and from cases to a report."""
+"""Options and report of the two scoring commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``pack`` and ``session``: the data for one GPU session, and the session."""
+"""The commands ``pack`` and ``session``: data for one timed GPU run, and the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``train``: one run of one configuration."""
+"""The command ``train``: run one configuration."""
 
 from __future__ import annotations
 

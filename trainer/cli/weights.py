@@ -1,4 +1,4 @@
-"""``weights``: the paper's generator of a run as files small enough for any repository."""
+"""The command ``weights``: write the generator of a run in shards."""
 
 from __future__ import annotations
 

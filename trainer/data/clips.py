@@ -1,4 +1,4 @@
-"""Reading clips as luma codes, and passing luma through H.264: all of the trainer that needs PyAV."""
+"""Read clips as luma codes, and pass luma through H.264: all of the trainer that needs PyAV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing and cutting training samples; everything random comes from the generator that is handed in."""
+"""Choose and cut training crops; everything random comes from the generator that is handed in."""
 
 from __future__ import annotations
 

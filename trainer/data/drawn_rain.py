@@ -1,4 +1,4 @@
-"""Rain drawn on training crops from streak layers: a fresh crop of a layer for every frame."""
+"""Draw rain on training crops from streak layers: a fresh crop of a layer for every frame."""
 
 from __future__ import annotations
 

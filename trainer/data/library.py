@@ -1,4 +1,4 @@
-"""The library: every picture, clip and streak layer of a data folder as memory-mapped luma, made once.
+"""Decode a data folder once into a library of memory-mapped luma: pictures, clips and streak layers.
 
 Decoding costs more than a training step, so it happens once: the library is one flat file of uint8 samples
 and an index. It lies outside the repository and can be thrown away. Its key is the configuration's [data]

@@ -1,4 +1,4 @@
-"""Batches made ahead of the steps, in other processes."""
+"""Make batches ahead of the steps, in worker processes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def feed(
 
 
 def _started(loader: DataLoader[B]) -> Iterator[B]:
-    # The loader takes over SIGCHLD for the whole process and never gives it back; where other libraries have
+    # torch < 3: the loader takes over SIGCHLD for the whole process and keeps it; where other libraries have
     # children and native threads that ends in a segmentation fault. It also looks for dead workers by itself.
     before = signal.getsignal(signal.SIGCHLD)
     made = iter(loader)

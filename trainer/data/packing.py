@@ -1,4 +1,4 @@
-"""Data for one GPU session in one small file: training pictures re-encoded, validation pairs without loss.
+"""Pack the data of one timed GPU run: training pictures re-encoded, validation pairs lossless.
 
 Machines with a GPU are often lent bare and for minutes: what travels must be small. Training pictures become
 WebP of the best quality that fits; both domains get the same, so that no critic learns to tell encoders

@@ -1,4 +1,4 @@
-"""Batches: crops of three frames with rain, neighbours that may be missing, and the clean middle frame.
+"""Make supervised batches: rainy three-frame windows with missing neighbours, and clean middle frames.
 
 A batch is a pure function of (library, configuration, step): nothing is carried from one to the next, so a
 resumed run sees exactly the batches that an uninterrupted one would.

@@ -1,4 +1,4 @@
-"""Pairs of pictures, and how the names of rainy and clean files go together."""
+"""Pair the files of rainy and clean pictures by their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading pictures as codes, and passing luma through JPEG: Pillow only, for machines without PyAV."""
+"""Read pictures as codes, and pass luma through JPEG: Pillow only, for machines without PyAV."""
 
 from __future__ import annotations
 

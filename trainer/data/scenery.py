@@ -1,4 +1,4 @@
-"""Bright things that move: poles, lane marks and lamps, which a network must not take for rain."""
+"""Draw bright moving things (poles, lane marks, lamps) that a network must not take for rain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Joined pictures: the rainy and the clean one side by side in one file, as Rain800 and DID-MDN have them.
+"""Read pictures that hold the rainy and the clean side in one file, as Rain800 and DID-MDN do.
 
 Which half is the rainy one differs between copies of the same set, and it is written nowhere. Rain adds
 light: measured on 137 pairs of four sets, the rainy picture was the brighter one in every pair. So the halves

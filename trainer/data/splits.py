@@ -1,4 +1,4 @@
-"""Training and test splits of data sets: by the names of folders, and by lists in text files."""
+"""Find training and test splits of data sets: by the names of folders, and by lists in text files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two domains of unpaired training: rainy pictures here, rain-free ones there, never two of one scene."""
+"""Make unpaired batches: rainy pictures and rain-free ones, never two of one scene."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Judging: known pairs, scores beside doing nothing, reports."""
+"""Evaluation: known pairs, scores beside doing nothing, reports."""

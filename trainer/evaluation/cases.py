@@ -1,4 +1,4 @@
-"""What a network is judged on: windows of known pairs, made the same way every time.
+"""Make evaluation cases: windows of known pairs, the same way every time.
 
 A folder is a data set, or several, in any layout that `trainer.data.layouts` knows. A validation folder may
 hold ``clean_video/`` too: rain is rendered on it with the layers in ``streaks_garg/``.

@@ -1,4 +1,4 @@
-"""Loading what is to be evaluated as a function on cases: models by their engine, other networks by torch."""
+"""Load what is to be evaluated: models through their engine, other networks through torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NIQE, the naturalness of a picture that has no clean one (Mittal et al., IEEE SPL 2013), by pyiqa.
+"""Compute NIQE, a no-reference quality metric (Mittal et al., IEEE SPL 2013), by pyiqa.
 
 Implementations differ by whole points, so a figure is worth nothing without the tool and its version: they
 are part of the metric's name.

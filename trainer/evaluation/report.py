@@ -1,4 +1,4 @@
-"""Scores as documents: a JSON document and a Markdown table, with the versions that made them."""
+"""Write scores as a JSON document and a Markdown table, with the versions that made them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures that any other method made of a data set's rainy ones, as a function on cases."""
+"""Match the result pictures of another method with a data set's cases."""
 
 from __future__ import annotations
 

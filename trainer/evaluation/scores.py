@@ -1,4 +1,4 @@
-"""Scoring a network on cases, always beside doing nothing."""
+"""Score a network on cases, always beside doing nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Validation while training: few cases, kept in memory, and a sheet of pictures to look at."""
+"""Validate while training: score few cases, kept in memory, and draw a sheet of pictures."""
 
 from __future__ import annotations
 

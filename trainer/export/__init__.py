@@ -1,1 +1,1 @@
-"""From a run to a model folder: cores, int8, card."""
+"""Export a run to a model folder: cores, int8, card."""

@@ -1,4 +1,4 @@
-"""A model's card.toml, and MODEL_CARD.md made from the same values."""
+"""Write a model's card.toml, and MODEL_CARD.md from the same values."""
 
 from __future__ import annotations
 

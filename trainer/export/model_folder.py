@@ -1,4 +1,4 @@
-"""From a run's checkpoint to a model folder: cores, weights and card."""
+"""Export a run's checkpoint as a model folder: cores, weights and card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Int8 for CPUs: post-training quantisation of the exported core with NNCF.
+"""Quantise an exported core to int8 for CPUs, after training, with NNCF.
 
 Activations after a ReLU become unsigned, which OpenVINO runs as int8 and TensorRT refuses: this file is for
 CPUs. The subtraction of the residual is the adapter's, outside int8: the picture itself never passes through

@@ -1,4 +1,4 @@
-"""Adversarial losses: what a discriminator and the generator against it are trained by."""
+"""Adversarial losses of discriminator and generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Charbonnier's smooth absolute error."""
+"""The Charbonnier loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colour: each channel keeps its own balance through a cycle."""
+"""The colour loss: each channel keeps its own balance through a cycle."""
 
 from __future__ import annotations
 

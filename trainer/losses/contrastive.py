@@ -1,4 +1,4 @@
-"""Patch contrast: what is at one place before and after a translation belongs together."""
+"""The patch contrastive loss (InfoNCE)."""
 
 from __future__ import annotations
 

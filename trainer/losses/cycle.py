@@ -1,4 +1,4 @@
-"""Cycle consistency: there and back again is where one began."""
+"""The cycle consistency loss."""
 
 from __future__ import annotations
 

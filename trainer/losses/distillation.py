@@ -1,4 +1,4 @@
-"""Learning from a teacher's output."""
+"""The distillation loss: the distance to a teacher's output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frequency: the spectrum's amplitudes come through a cycle unchanged."""
+"""The frequency loss: the spectrum's amplitudes come through a cycle unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identity: what is in the target domain already stays as it is."""
+"""The identity loss: what is in the target domain already stays as it is."""
 
 from __future__ import annotations
 

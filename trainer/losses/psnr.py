@@ -1,4 +1,4 @@
-"""The mean of the samples' negative PSNR."""
+"""The negative PSNR loss, the mean over samples."""
 
 from __future__ import annotations
 

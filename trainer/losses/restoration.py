@@ -1,4 +1,4 @@
-"""Restoring what the run itself rained on: pseudo-pairs made while training."""
+"""The restoration loss: derain what the run itself rained on."""
 
 from __future__ import annotations
 

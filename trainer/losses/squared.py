@@ -1,4 +1,4 @@
-"""Mean squared error."""
+"""The mean squared error."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Methods of training by name: supervised pairs, and DCD-GAN's unpaired translation."""
+"""Training methods: supervised pairs, and DCD-GAN's unpaired translation."""

@@ -1,4 +1,4 @@
-"""What every optimiser step has in common: the rate, the weighted sum, the update, the average."""
+"""Parts of an optimiser step: learning rate, weighted sum, update, exponential moving average."""
 
 from __future__ import annotations
 

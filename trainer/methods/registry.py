@@ -1,4 +1,4 @@
-"""The methods of training by name: what the loop runs, whatever is learned from what."""
+"""Make the training method and the batch maker that a configuration names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Supervised training of the fast network: one step on pairs whose clean side is known."""
+"""Supervised training on pairs whose clean side is known."""
 
 from __future__ import annotations
 

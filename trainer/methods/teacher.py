@@ -1,4 +1,4 @@
-"""A teacher for output distillation: any trained network as a function on luma windows."""
+"""Load a teacher for output distillation: any trained network as a function on luma windows."""
 
 from __future__ import annotations
 

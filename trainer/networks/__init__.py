@@ -1,1 +1,1 @@
-"""Networks of training: discriminators, heads, translators, int8 simulation, and reading trained ones."""
+"""Networks of training: discriminators, heads, translators, int8 simulation, and loading trained ones."""

@@ -1,4 +1,4 @@
-"""The paper's generator on disk: safetensors in one file, or in shards small enough for any repository.
+"""Save and load the paper's generator: safetensors in one file, or in shards.
 
 Each file tells in its metadata the family, the sizes of the network and which set of shards it belongs to, so
 that a lost shard, or one of another training, is found before anything is computed with it.

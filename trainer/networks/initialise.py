@@ -1,4 +1,4 @@
-"""Fresh weights as in the authors' code."""
+"""Initialise weights as the authors' code does."""
 
 from __future__ import annotations
 

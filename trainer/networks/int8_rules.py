@@ -1,4 +1,4 @@
-"""What int8 export and int8 training agree on."""
+"""Constants shared by int8 export and int8 training."""
 
 import numpy as np
 

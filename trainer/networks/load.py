@@ -1,4 +1,4 @@
-"""Reading a trained network, wherever it lies: a run, a checkpoint, a model folder or bare weights."""
+"""Load a trained network: from a run, a checkpoint, a model folder or bare weights."""
 
 from __future__ import annotations
 

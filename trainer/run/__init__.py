@@ -1,1 +1,1 @@
-"""A run of training: the loop, its record, its progress, and runs of limited time."""
+"""Run a training: the loop, its record, its progress, and runs of limited time."""

@@ -1,4 +1,4 @@
-"""Devices, precision and the processes that train together, by Lightning Fabric."""
+"""Choose devices, precision and the processes that train together, by Lightning Fabric."""
 
 from __future__ import annotations
 

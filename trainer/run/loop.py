@@ -1,4 +1,4 @@
-"""The training loop: one loop for every method, that reads top to bottom."""
+"""The training loop, one for every method."""
 
 from __future__ import annotations
 

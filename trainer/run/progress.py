@@ -1,4 +1,4 @@
-"""The display of a training in a terminal: step, losses, images/s, waiting for data, time left."""
+"""Display a training in the terminal: step, losses, images/s, waiting for data, time left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pseudo-pairs: a trained G_N2R makes rain on rain-free pictures, and a plain network learns from the pairs.
+"""Make pseudo-pairs: a trained G_N2R draws rain on rain-free pictures.
 
 The way from a GAN to a network that restores (CSUD, CVPR 2025, section 3): the GAN is kept for making rain.
 On stills the rained picture and its original are a pair. For clips the streaks are kept as layers, the light

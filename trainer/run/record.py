@@ -1,4 +1,4 @@
-"""What a run writes down: metrics.csv, TensorBoard events, sample pictures, and where it came from."""
+"""Record a run: metrics.csv, TensorBoard events, sample pictures, provenance."""
 
 from __future__ import annotations
 

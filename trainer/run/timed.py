@@ -1,4 +1,4 @@
-"""One GPU session: from packed data to weights small enough to carry, within so many minutes.
+"""Train within a time limit: from packed data to weights small enough to carry.
 
 A lent machine is bare, keeps nothing and may be taken away at any moment. So every minute the networks go in
 half precision into the folder that travels back (`KEPT`), each file under the size limit, and the next

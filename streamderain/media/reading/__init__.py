@@ -1,1 +1,1 @@
-"""Sources: from a name to decoded frames, and the packets that are copied."""
+"""Read sources: demux, decode, trim, and hand on the packets of copied streams."""

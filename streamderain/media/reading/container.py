@@ -1,4 +1,4 @@
-"""Opening files, pipes and addresses, with one clear error for everything that can be wrong with them."""
+"""Open files, pipes and addresses, with a clear error for each thing that can be wrong with them."""
 
 from __future__ import annotations
 

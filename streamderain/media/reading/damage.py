@@ -1,4 +1,4 @@
-"""What was found broken in a source while it was read.
+"""Record the damaged stretches of a source while it is read.
 
 FFmpeg tells of broken pictures only with some codecs: its H.264, MPEG-2, MPEG-4, MJPEG, ProRes, FFV1 and PNG
 decoders do, its HEVC, VP9 and AV1 decoders hide most of it.
@@ -65,11 +65,6 @@ class Damage:
     def skipped_frames(self) -> int:
         """Frames that the source holds but the decoder could not give."""
         return sum(gap.frames for gap in self.gaps if not gap.kept)
-
-    @property
-    def concealed_frames(self) -> int:
-        """Frames that were decoded from broken data and are part of the result."""
-        return sum(gap.frames for gap in self.gaps if gap.kept)
 
     def texts(self) -> list[str]:
         """Return one line per gap, and one for an early end."""

@@ -1,4 +1,4 @@
-"""One video stream on its way from packets to frames."""
+"""Decode one video stream from packets to frames, and repair its timestamps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turning interlaced frames into progressive ones."""
+"""Deinterlace frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One pass through an open container: packets in order, decoded or copied."""
+"""Demux an open container: packets in order, decoded or copied."""
 
 from __future__ import annotations
 
@@ -307,7 +307,7 @@ class Demuxer:
                         yield packet
                 return
             except IndexError:
-                # After the last packet PyAV stumbles over a stream that FFmpeg found mid-file.
+                # PyAV < 19: after the last packet it stumbles over a stream that FFmpeg found mid-file.
                 return
             except (av.error.FFmpegError, OSError) as error:
                 errors += 1

@@ -1,4 +1,4 @@
-"""Video files and pipes as sources of frames."""
+"""Files, pipes and addresses as sources of frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A numbered run of images as one video stream."""
+"""A numbered run of images as a source of frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Standard input as a stream of bytes whose silence can be ended."""
+"""Read standard input so that waiting for it can be ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source names: one file, the files of a folder or glob, a numbered run of images, or a pipe."""
+"""Find and open sources: a file, the files of a folder or glob, numbered images, a pipe or an address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times of packets and frames: repaired where a muxer would refuse them, else left exactly as they are."""
+"""Repair timestamps of packets and frames where a muxer would refuse them."""
 
 from __future__ import annotations
 

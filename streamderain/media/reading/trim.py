@@ -1,4 +1,4 @@
-"""Cutting a piece out of a source (``-ss``, ``-t``), to the frame and with the sound in sync."""
+"""Trim a source (``-ss``, ``-t``) to the frame, with the sound in sync."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a file ends before its own header says."""
+"""Detect files that end before their header says."""
 
 from __future__ import annotations
 

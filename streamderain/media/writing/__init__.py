@@ -1,1 +1,1 @@
-"""Targets: from derained planes and copied packets to whole files."""
+"""Write targets: encode derained planes, copy packets, mux containers and images."""

@@ -1,4 +1,4 @@
-"""Which encoder writes a stream, in which pixel format, and whether the user's options for it are real.
+"""Choose and open encoders: pixel formats, checked options, settings.
 
 FFmpeg ignores options it does not know, and some encoders only log bad ones. Everything is therefore
 checked against the encoder's own list, and an encoder is really opened before work starts.
@@ -12,17 +12,19 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import cast
 
 import av
 import av.logging
 from av.codec.codec import PixFmtLoss, find_best_pix_fmt_of_list
+from av.codec.context import Flags, OptionFlags
 from av.container import OutputContainer
+from av.format import Flags as FormatFlags
+from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 
 from streamderain.errors import ConfigError, EncodeError
+from streamderain.media.pixels import UNSPECIFIED
 from streamderain.options import EncodeOptions
-
-GLOBAL_HEADER = 1 << 22
-"""AV_CODEC_FLAG_GLOBAL_HEADER: parameter sets go into the container's header, not into the stream."""
 
 _DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "libx264": {"crf": "18", "preset": "veryfast"},
@@ -54,7 +56,7 @@ _ENCODER_OF: Mapping[str, str] = {
 _DEVICE_FORMATS = ("cuda", "vaapi", "qsv", "vulkan", "drm_prime")
 
 _UNUSABLE: Mapping[str, tuple[str, ...]] = {
-    # Listed, but refused when the encoder opens: the x265 at hand is built without alpha, and VP9 has
+    # PyAV < 19: listed, but refused when the encoder opens: its x265 is built without alpha, and VP9 has
     # alpha with 4:2:0 only unless one insists.
     "libx265": ("yuva420p", "yuva420p10le"),
     "libvpx-vp9": ("yuva422p", "yuva444p", "gbrap"),
@@ -62,17 +64,19 @@ _UNUSABLE: Mapping[str, tuple[str, ...]] = {
 
 _PALETTES = ("pal8", "rgb8", "bgr8", "rgb4_byte", "bgr4_byte")
 
+_ENCODES_VIDEO = OptionFlags.ENCODING_PARAM | OptionFlags.VIDEO_PARAM
+
 _OPENING = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Colour:
-    """Colour tags, as FFmpeg numbers them; 2 is 'unspecified' everywhere but in ``range``, where it is 0."""
+    """Colour tags, as FFmpeg numbers them."""
 
-    matrix: int = 2
-    range: int = 0
-    primaries: int = 2
-    transfer: int = 2
+    matrix: int = UNSPECIFIED
+    range: int = ColorRange.UNSPECIFIED
+    primaries: int = ColorPrimaries.UNSPECIFIED
+    transfer: int = ColorTrc.UNSPECIFIED
 
 
 @dataclass(frozen=True)
@@ -164,8 +168,13 @@ def option_names(codec: str) -> list[str]:
         ConfigError: No such encoder; names near ones.
     """
     supported = av.CodecContext.create(find_encoder(codec)).supported_options
-    generic = [o.name for o in supported.generic if o.flags & 1 and o.flags & 16]
+    generic = [o.name for o in supported.generic if o.flags & _ENCODES_VIDEO == _ENCODES_VIDEO]
     return [o.name for o in supported.private] + generic
+
+
+def format_has(muxer: av.ContainerFormat, flag: FormatFlags) -> bool:
+    """Return whether a container format has a property."""
+    return bool(muxer.flags & cast(int, flag.value))
 
 
 def find_encoder(name: str) -> av.Codec:
@@ -321,7 +330,7 @@ def _opened(host: OutputContainer, settings: EncoderSettings) -> av.VideoStream:
     if settings.aspect is not None:
         context.sample_aspect_ratio = settings.aspect
     if settings.global_header:
-        context.flags |= GLOBAL_HEADER
+        context.flags |= Flags.global_header
     context.options = quiet(settings.codec, dict(settings.options))
     host.start_encoding()
     return stream

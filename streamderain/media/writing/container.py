@@ -1,4 +1,4 @@
-"""A container file as a target: encoded and copied packets go in, a whole file comes out."""
+"""Write a container file from encoded and copied packets."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import av
+from av.format import Flags
 
 from streamderain.errors import EncodeError
 from streamderain.media.side_data import display_matrix
 from streamderain.media.track import MediaSource, VideoTrack
+from streamderain.media.writing.codecs import format_has
 from streamderain.media.writing.encoder import VideoEncoder
 from streamderain.media.writing.packets import duplicate
 from streamderain.media.writing.sink import PartialFile, Sink, StandardOutput
@@ -28,9 +30,6 @@ from streamderain.media.writing.timestamps import (
 )
 
 _T = TypeVar("_T")
-
-_NONSTRICT = 0x20000
-"""AVFMT_TS_NONSTRICT: the muxer takes equal decoding times."""
 
 _MADE_BY_MUXER = {"major_brand", "minor_version", "compatible_brands", "encoder", "ENCODER"}
 
@@ -197,7 +196,7 @@ class ContainerOutlet:
         """
         with self._lock:
             if not self._wrote:
-                # FFmpeg crashes on the trailer of some empty files.
+                # FFmpeg < 9: it crashes on the trailer of some empty files.
                 raise EncodeError(f"{self.name}: nothing to write; the source gave no picture and no sound")
             self._closed = True
             self._translated(self._container.close)
@@ -274,7 +273,7 @@ class ContainerOutlet:
         return stream
 
     def _register(self, streams: Sequence[tuple[Any, Any, Any]]) -> None:
-        strict = not self._container.format.flags & _NONSTRICT
+        strict = not format_has(self._container.format, Flags.ts_nonstrict)  # it takes equal decoding times
         for stream, item, encoder in streams:
             if encoder is None:
                 self._copied[item.source] = (
@@ -301,7 +300,7 @@ class ContainerOutlet:
                 f"{self.name}: the {self._container.format.name} writer refused: {error}. "
                 "Write to .mkv, which holds nearly everything, or report this"
             ) from error
-        # FFmpeg may have swallowed a failed write.
+        # FFmpeg < 9: it may have swallowed a failed write.
         self._sink.check()
         return result
 

@@ -1,4 +1,4 @@
-"""The encoder of one stream: derained planes in, packets out."""
+"""Encode one stream: derained planes in, packets out."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from fractions import Fraction
 from time import perf_counter
 
 import av
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorRange, VideoReformatter
 
 from streamderain.errors import EncodeError
 from streamderain.frame import Frame, Planes
-from streamderain.media.pixels import converted, write_planes
+from streamderain.media.pixels import UNSPECIFIED, converted, write_planes
 from streamderain.media.writing.codecs import EncoderSettings, open_encoder
 from streamderain.media.writing.palette import PALETTE_FORMAT, Palette
 from streamderain.media.writing.rotation import Rotator
@@ -135,13 +135,10 @@ class VideoEncoder:
 
     def _coloured(self, picture: av.VideoFrame) -> av.VideoFrame:
         settings = self.settings
-        unspecified = 2
-        other_matrix = settings.colour.matrix != unspecified and picture.colorspace not in (
-            unspecified,
-            settings.colour.matrix,
-        )
+        wanted = settings.colour.matrix
+        other_matrix = wanted != UNSPECIFIED and picture.colorspace not in (UNSPECIFIED, wanted)
         # Converted only where the container cannot say 'full'; see choice.in_range.
-        stretched = settings.colour.range == 1 and _is_full(picture)
+        stretched = settings.colour.range == ColorRange.MPEG and _is_full(picture)
         if picture.format.name == settings.pix_fmt and not other_matrix and not stretched:
             return picture
         return self._converted(picture)
@@ -183,4 +180,5 @@ class VideoEncoder:
 
 
 def _is_full(picture: av.VideoFrame) -> bool:
-    return picture.color_range == 2 or picture.format.name.startswith("yuvj") or picture.format.is_rgb
+    named = picture.format.name.startswith("yuvj") or picture.format.is_rgb
+    return named or picture.color_range == ColorRange.JPEG

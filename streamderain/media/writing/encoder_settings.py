@@ -1,4 +1,4 @@
-"""What suits a source and a target: encoder, pixel format, tags; and what has to be said about it."""
+"""Choose encoder settings for a stream and a container format, and say what is lost."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from functools import cache
 
 import av
 from av.codec.codec import PixFmtLoss
+from av.format import Flags
+from av.video.reformatter import ColorRange, Colorspace
 
 from streamderain.errors import ConfigError
 from streamderain.media.track import VideoTrack
@@ -20,6 +22,7 @@ from streamderain.media.writing.codecs import (
     choose_pix_fmt,
     encoder_options,
     find_encoder,
+    format_has,
     has_alpha,
     pixel_formats,
     quiet,
@@ -29,8 +32,7 @@ from streamderain.media.writing.roundtrip import SampleEncodes, round_trip
 from streamderain.media.writing.sink import NullSink
 from streamderain.options import EncodeOptions
 
-BT709, BT601 = 1, 5
-LIMITED, FULL = 1, 2
+LIMITED, FULL = ColorRange.MPEG, ColorRange.JPEG
 
 _REAL_LOSS = (
     PixFmtLoss.ALPHA,
@@ -361,7 +363,7 @@ def _time_base(track: VideoTrack, muxer: str) -> Fraction:
 
 
 def _wants_global_header(muxer: str) -> bool:
-    return bool(av.ContainerFormat(muxer, "w").flags & 0x40)
+    return format_has(av.ContainerFormat(muxer, "w"), Flags.global_header)
 
 
 def _colour(track: VideoTrack, codec: str, pix_fmt: str) -> Colour:
@@ -372,12 +374,12 @@ def _colour(track: VideoTrack, codec: str, pix_fmt: str) -> Colour:
         return Colour(0, FULL, primaries, transfer)
     if codec == "mjpeg":
         # Readers of JPEG files expect BT.601, whatever the picture came from.
-        return Colour(BT601, FULL, primaries, transfer)
+        return Colour(Colorspace.ITU601, FULL, primaries, transfer)
     if pix_fmt.startswith("yuvj"):
-        matrix = BT709 if was_rgb else int(first.colorspace)
+        matrix = Colorspace.ITU709 if was_rgb else int(first.colorspace)
         return Colour(matrix, FULL, primaries, transfer)
     if was_rgb:
-        return Colour(BT709, LIMITED, primaries, transfer)
+        return Colour(Colorspace.ITU709, LIMITED, primaries, transfer)
     full = track.info.pix_fmt.startswith("yuvj")
     return Colour(int(first.colorspace), FULL if full else int(first.color_range), primaries, transfer)
 

@@ -1,4 +1,4 @@
-"""HDR10 static metadata: read off a frame, given to the encoders that can write it."""
+"""Read HDR10 static metadata from a frame and pass it to the encoders that can write it."""
 
 from __future__ import annotations
 

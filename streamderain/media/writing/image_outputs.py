@@ -1,4 +1,4 @@
-"""Images as targets: which encoder, which names, and what of the source they do not keep."""
+"""Prepare image targets: encoder, file names, and what of the source they do not keep."""
 
 from __future__ import annotations
 

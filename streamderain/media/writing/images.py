@@ -1,4 +1,4 @@
-"""Images as targets: one still, a numbered run, or files that keep their source's names."""
+"""Write image files: one still, a numbered run, or files named like their sources."""
 
 from __future__ import annotations
 

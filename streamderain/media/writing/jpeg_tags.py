@@ -1,4 +1,4 @@
-"""The camera's tags beside the picture of a JPEG, which FFmpeg's encoder drops."""
+"""Carry a JPEG's EXIF, XMP and IPTC segments over, which FFmpeg's encoder drops."""
 
 from __future__ import annotations
 

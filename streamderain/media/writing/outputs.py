@@ -1,4 +1,4 @@
-"""Where results go: the encoders and targets of a run, and what has to be said before it starts."""
+"""Open the encoders and targets of a run, and collect the warnings to show before it starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packets that several targets write at the same time."""
+"""Duplicate packets for several targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of 256 colours that are chosen for each of them, for GIF."""
+"""Reduce pictures to palettes of 256 colours, for GIF."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tags beside the picture an image file holds, and which of them a result keeps."""
+"""Find the metadata of an image file, and which of it a result keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turning pictures as their display matrix asks, for targets that cannot carry one."""
+"""Rotate and mirror pictures as their display matrix asks, for targets that cannot carry one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a stream's tags and times a container gives back: written and read again in memory, once, small.
+"""Write a small sample in memory and read it back, to learn which tags and times a container keeps.
 
 No table says it as surely: which tags survive depends on the container, on the codec and on both together.
 """
@@ -16,8 +16,10 @@ import av
 import numpy as np
 from av.container import InputContainer, OutputContainer
 from av.sidedata.sidedata import Type as SideType
+from av.video.reformatter import ColorRange
 
 from streamderain.errors import EncodeError
+from streamderain.media.pixels import UNSPECIFIED
 from streamderain.media.side_data import side_data
 from streamderain.media.writing.codecs import Colour, EncoderSettings, open_encoder
 from streamderain.media.writing.stream_copy import CopiedStream
@@ -260,7 +262,7 @@ def _compared(
         display_matrix=matrix is not None and not turned,
         aspect=settings.aspect not in (None, 1) and aspect != settings.aspect,
         colour=_differs(settings.colour, got),
-        full_range=settings.colour.range == 2 and got.range != 2,
+        full_range=settings.colour.range == ColorRange.JPEG and got.range != ColorRange.JPEG,
         late_s=start,
         metadata=tuple(name for name in metadata if name.lower() not in kept),
         chapters=chapters and not chaptered,
@@ -270,5 +272,5 @@ def _compared(
 def _differs(wanted: Colour, got: Colour) -> bool:
     """Return whether a tag that says something came back as another or not at all."""
     pairs = ((wanted.matrix, got.matrix), (wanted.primaries, got.primaries), (wanted.transfer, got.transfer))
-    tagged = any(want != have for want, have in pairs if want != 2)
-    return tagged or (wanted.range == 2 and got.range != 2)
+    tagged = any(want != have for want, have in pairs if want != UNSPECIFIED)
+    return tagged or (wanted.range == ColorRange.JPEG and got.range != ColorRange.JPEG)

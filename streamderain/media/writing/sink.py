@@ -1,4 +1,4 @@
-"""Where the bytes of a target go: a partial file beside its place, or standard output.
+"""Sinks for the bytes of a target: a partial file beside its place, or standard output.
 
 The muxers write through these objects and not to a path of their own, because FFmpeg keeps some write
 errors to itself (a fragmented mp4 on a full disk looks well until it is closed). A sink remembers the first
@@ -290,8 +290,8 @@ class NullSink:
     """A sink for trials: takes everything, keeps nothing, and can be sought.
 
     Attributes:
-        closed: Set it before closing the container: PyAV then writes no trailer, and FFmpeg crashes on that
-            of a fragmented mp4 without packets.
+        closed: Set it before closing the container: PyAV then writes no trailer, and FFmpeg < 9 crashes on
+            that of a fragmented mp4 without packets.
     """
 
     def __init__(self) -> None:

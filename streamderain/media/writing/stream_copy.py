@@ -1,4 +1,4 @@
-"""Streams that are copied, what the target can hold of them, and text subtitles in another copy_tags."""
+"""Copy streams without encoding, transcode text subtitles, and find out what a container can hold."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from typing import Any, Protocol
 import av
 from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
+from av.format import Flags
 from av.stream import Disposition
 from av.subtitles.codeccontext import SubtitleCodecContext
 
+from streamderain.media.writing.codecs import format_has
 from streamderain.media.writing.packets import duplicate
 from streamderain.media.writing.sink import NullSink
 
 _LOG = logging.getLogger(__name__)
-
-_GLOBAL_HEADER = 0x40
-"""AVFMT_GLOBALHEADER: the format wants what all packets share in its own header."""
 
 ONE_OF_A_KIND = ("flv",)
 """Formats whose second stream of video or sound only the newest readers find."""
@@ -322,7 +321,7 @@ def describe(stream: Any) -> str:
 def _forms(stream: Any, muxer: str, source: Any) -> list[CopiedStream]:
     if stream.disposition & Disposition.attached_pic:
         return _cover_forms(stream, muxer, source.path)
-    if _is_wrapped(stream) and av.ContainerFormat(muxer, "w").flags & _GLOBAL_HEADER:
+    if _is_wrapped(stream) and format_has(av.ContainerFormat(muxer, "w"), Flags.global_header):
         first = first_packet(source, stream.index)
         with contextlib.suppress(ValueError, av.error.FFmpegError):
             return [] if first is None else [AdtsToAsc(stream, first)]

@@ -1,4 +1,4 @@
-"""What a target's name means, and whether it can be written to: looked at before anything is opened."""
+"""Parse the name of a target and check that it can be written, before anything is opened."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 import av
+from av.format import Flags
 
 from streamderain.addresses import is_address, redact_address
 from streamderain.errors import ConfigError, OpenError
 from streamderain.media.track import MediaSource
-from streamderain.media.writing.codecs import check_encoder_options
+from streamderain.media.writing.codecs import check_encoder_options, format_has
 from streamderain.options import EncodeOptions
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -140,7 +141,7 @@ def _muxer(text: str, path: Path) -> str:
         # Nothing is created before the first packet.
         with av.open(str(path), "w") as container:
             name = container.format.name
-            no_file = bool(container.format.flags & 0x1)
+            no_file = format_has(container.format, Flags.no_file)
     except (ValueError, av.error.FFmpegError) as error:
         raise ConfigError(
             f"{text}: the extension {path.suffix or '(none)'} names no format that can be written; "

@@ -1,4 +1,4 @@
-"""Times in a container that counts more coarsely than the source."""
+"""Rescale timestamps to a container's clock, and keep them rising."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The numbers around a core, and their graphs for each runtime."""
+"""Adapters around model cores: their arithmetic, and their graphs for each runtime."""

@@ -1,4 +1,4 @@
-"""The numbers of the adapter around a luma core: from codes to what the core reads, and back.
+"""The arithmetic of the adapter around a luma core: from codes to what the core reads, and back.
 
 A luma core reads studio-range luma, a limited-range 8-bit code divided by 255, of the frames of its window,
 and the *excess*: by how much the current frame is brighter than all its neighbours. Every other kind of code

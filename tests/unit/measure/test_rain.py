@@ -20,14 +20,13 @@ from streamderain.measure.rain import (
     terminal_speed_m_s,
     veil_fraction,
 )
+from tests.support.pictures import smooth
 
 GRAY = np.full((240, 320), 0.35, np.float32)
 
 
 def textured(height: int, width: int, seed: int = 0) -> np.ndarray:
-    noise = np.random.default_rng(seed).random((height, width))
-    smooth = ndimage.gaussian_filter(noise, 6)
-    return ((smooth - smooth.min()) / np.ptp(smooth)).astype(np.float32)
+    return smooth(height, width, seed=seed, sigma=6).astype(np.float32)
 
 
 def test_the_same_seed_gives_the_same_rain_in_any_order() -> None:
