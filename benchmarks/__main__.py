@@ -1,4 +1,4 @@
-"""Run a benchmark: ``python -m benchmarks NAME``."""
+"""Run a benchmark: `python -m benchmarks NAME`."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent / "results"
 
 
 def report(result: Mapping[str, Any], path: str | None) -> None:
-    """Write a result as JSON to ``path``, or to standard output where none is given."""
+    """Write a result as JSON to `path`, or to standard output where none is given."""
     text = json.dumps({"machine": machine(), **result}, indent=1) + "\n"
     if path is None:
         click.echo(text, nl=False)

@@ -131,7 +131,7 @@ def repeat_clip(piece: Path, target: Path, *, times: int, streams: int = 1) -> N
 
 
 def _run(clip: Path) -> dict[str, float]:
-    """``streamderain run`` as a user has it: its own summary, and the memory of its process."""
+    """`streamderain run` as a user has it: its own summary, and the memory of its process."""
     target = clip.with_name("out.mp4")
     process = psutil.Popen(_command(clip, target), stdout=subprocess.PIPE)
     peak = 0

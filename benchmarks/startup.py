@@ -1,4 +1,4 @@
-"""Measure start-up: import, ``--help``, and the time to the first frame."""
+"""Measure start-up: import, `--help`, and the time to the first frame."""
 
 from __future__ import annotations
 

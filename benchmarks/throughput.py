@@ -36,7 +36,7 @@ def throughput(
     repeats: int,
     path: str | None,
 ) -> None:
-    """Measure ``streamderain run`` on rainy H.264 clips that are made on the spot.
+    """Measure `streamderain run` on rainy H.264 clips that are made on the spot.
 
     All setups take turns, so that the spread holds what the machine does over the whole time.
     """

@@ -1,4 +1,4 @@
-"""Entry point of ``python -m streamderain`` and of the installed command."""
+"""Entry point of `python -m streamderain` and of the installed command."""
 
 from __future__ import annotations
 

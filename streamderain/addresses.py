@@ -1,8 +1,8 @@
 """Recognise addresses (URLs) of sources and targets, and redact their secrets, in one place for all texts.
 
-A camera's address holds a password in many places: before the host (``rtsp://user:secret@host``), in the
-query (``?user=..&password=..``) and in the path (``/user=admin_password=secret_channel=1``). People write
-passwords unescaped, with ``@``, ``/``, ``?`` and blanks in them. Where an address can be read in two ways,
+A camera's address holds a password in many places: before the host (`rtsp://user:secret@host`), in the
+query (`?user=..&password=..`) and in the path (`/user=admin_password=secret_channel=1`). People write
+passwords unescaped, with `@`, `/`, `?` and blanks in them. Where an address can be read in two ways,
 both are hidden: a host too few in a message costs less than a password too many.
 """
 
@@ -22,7 +22,7 @@ _ANYWHERE = re.compile(rf"(?<![a-zA-Z0-9+.-]){_SCHEME}")
 _APART = re.compile(rf"(?<![^\s'\"(<|]){_SCHEME}")
 _SECRET = re.compile(rf"[?#](?!{re.escape(HIDDEN)}(?![^\s'\")>,;:.]))|/[^/?#]*=")
 """Where in what follows the host a secret may begin: a query or fragment that is not hidden already, or a
-part of the path that holds ``key=value``."""
+part of the path that holds `key=value`."""
 
 
 def is_address(source: str) -> bool:

@@ -1,7 +1,7 @@
 """The Python API: run a whole source, walk over its derained frames, or derain arrays.
 
 Everything here takes the same options as the command line and raises the errors of
-:mod:`streamderain.errors`.
+`errors`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class RunReport:
     """What a run did.
 
     Attributes:
-        files: One :class:`Complete`, :class:`Failed` or :class:`Skipped` per file, in the order they were
+        files: One `Complete`, `Failed` or `Skipped` per file, in the order they were
             worked on.
         engine: Name of the engine.
         device: What it ran on.
@@ -113,20 +113,20 @@ def run(
     """Take the rain out of a source and write the result to every target.
 
     Args:
-        source: A file, a folder of videos or images, a glob, ``"-"`` for standard input, or several of these.
-        targets: Files, or a folder where the source is one; ``"-"`` writes Matroska to standard output.
+        source: A file, a folder of videos or images, a glob, `"-"` for standard input, or several of these.
+        targets: Files, or a folder where the source is one; `"-"` writes Matroska to standard output.
         options: All choices; the defaults suit most.
         observer: Receives events on the calling thread while the run goes on.
         stop: Set it, from any thread or a signal handler, to end early: what is not whole then is kept,
-            playable, as ``NAME.partial.EXT``. A live source has no end of its own: what was read of it is
+            playable, as `NAME.partial.EXT`. A live source has no end of its own: what was read of it is
             whole.
 
     Returns:
         What was done, file by file. In a folder, a file that fails is reported and the others go on.
 
     Raises:
-        StreamderainError: The run could not start, its only file failed, or the disk is full. Its ``report``
-            tells what was done, its ``kept`` where partial results lie.
+        StreamderainError: The run could not start, its only file failed, or the disk is full. Its `report`
+            tells what was done, its `kept` where partial results lie.
     """
     options = RunOptions() if options is None else options
     if not isinstance(options, RunOptions):

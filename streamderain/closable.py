@@ -8,7 +8,7 @@ from typing import Self
 
 
 class Closable(ABC):
-    """Something to be closed after use, best by ``with``."""
+    """Something to be closed after use, best by `with`."""
 
     @abstractmethod
     def close(self) -> None:

@@ -22,7 +22,7 @@ from streamderain.pipeline.inline import InlineSession
 from streamderain.runtime.registry import open_engine
 
 Image = NDArray[Any]
-"""(height, width) gray or (height, width, 3) RGB, ``uint8`` or ``uint16``, full range."""
+"""(height, width) gray or (height, width, 3) RGB, `uint8` or `uint16`, full range."""
 
 
 class Derainer(Closable):
@@ -54,7 +54,7 @@ class Derainer(Closable):
         """Derain one image by itself.
 
         Args:
-            image: See :data:`Image`; not changed.
+            image: See `Image`; not changed.
 
         Returns:
             A new array of the same shape and dtype.
@@ -109,7 +109,7 @@ class DerainedFrame:
     """A derained frame of a source.
 
     Attributes:
-        image: (height, width, 3) RGB, ``uint8``, full range, as coded: rotation is not applied.
+        image: (height, width, 3) RGB, `uint8`, full range, as coded: rotation is not applied.
         stream: Position of its video stream in the source.
         index: Number of the frame in its stream, from 0.
         time_s: Presentation time in seconds.
@@ -125,7 +125,7 @@ def frames(source: str | Path, options: RunOptions | None = None) -> Iterator[De
     """Walk over the derained frames of a source.
 
     Args:
-        source: One file, numbered run of images, still image, or ``"-"``.
+        source: One file, numbered run of images, still image, or `"-"`.
         options: How to read and derain; what concerns encoding is not used.
 
     Yields:

@@ -1,7 +1,5 @@
 """The tree of errors that a user can meet, each with its exit code.
 
-::
-
     StreamderainError
     ├── ConfigError (ValueError)     2   an option or argument that cannot be used as given
     ├── MediaError                   3   a file, stream or device that cannot be read or written
@@ -21,7 +19,8 @@
     │   └── Crashed                      a child process ended without a word (system.process)
     ├── PipelineError                6   only what no other class describes
     │   └── StageFailed                  names the stage, the frame index and its pts
-    └── TrainingDiverged             1   the loss of a training is no longer finite (trainer.run.loop)
+    ├── TrainingDiverged             1   the loss of a training is no longer finite (trainer.run.loop)
+    └── WorkerLost                   1   a process that makes batches was killed (trainer.data.loader)
 
 Two more ends are no errors: a damaged input that was derained as far as it goes (7), and an interrupt
 after which the container was finalised (130).
@@ -42,14 +41,14 @@ EXIT_INTERRUPTED = 130
 
 
 class StreamderainError(Exception):
-    """Root of the tree. ``exit_code`` is what the command line ends with.
+    """Root of the tree. `exit_code` is what the command line ends with.
 
     Args:
         message: What failed, where, and what to do next. Credentials of addresses in it are left out.
 
     Attributes:
         kept: Paths of partial results that were kept.
-        report: A run's :class:`~streamderain.api.RunReport` up to the error; None where no run had begun.
+        report: A run's `api.RunReport` up to the error; None where no run had begun.
     """
 
     exit_code: int = 1
@@ -143,7 +142,7 @@ class StageFailed(PipelineError):
     """A pipeline stage failed with an error that has no class of its own.
 
     Args:
-        stage: ``"read"``, ``"engine"`` or ``"write"``.
+        stage: `"read"`, `"engine"` or `"write"`.
         frame_index: Number of the frame in its stream, from 0; None where no frame was in hand.
         pts: Its presentation timestamp in units of the stream's time base, where it has one.
         reason: What the stage said.

@@ -32,8 +32,8 @@ class TargetResult:
     Attributes:
         target: Its name, as the user wrote it.
         path: Where it lies, in full; empty for standard output.
-        state: ``"whole"``: complete, under its name. ``"partial"``: cut by an interrupt. ``"failed"``: see
-            ``error``.
+        state: `"whole"`: complete, under its name. `"partial"`: cut by an interrupt. `"failed"`: see
+            `error`.
         kept: Path of what was done so far where that has another name; None where nothing is kept.
         error: What went wrong; empty unless it failed.
         exit_code: Of that error, else 0.
@@ -101,7 +101,7 @@ class Progress:
         eta_s: Seconds left at that speed; None when unknown.
         files_eta_s: Seconds left for all files of the run, by their sizes; None for a single one or when
             unknown.
-        limited_by: The stage that limits: ``"read"``, ``"engine"`` or ``"write"``; None while unknown.
+        limited_by: The stage that limits: `"read"`, `"engine"` or `"write"`; None while unknown.
     """
 
     frames_in: int
@@ -130,7 +130,7 @@ class Complete:
         elapsed_s: Seconds from opening the source to the finished targets.
         first_frame_s: Seconds until the first frame was written; None when there was none.
         fps: Frames written per second of the whole run.
-        stages: Speed of ``"read"``, ``"engine"`` and ``"write"``.
+        stages: Speed of `"read"`, `"engine"` and `"write"`.
         limited_by: The stage that limited.
         interrupted: True when the user stopped it.
         warnings: All warnings, those from before the start included.

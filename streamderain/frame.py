@@ -1,7 +1,7 @@
 """Geometry, planes, frames and stream descriptions, shared by every package.
 
-Arrays are numpy. A *plane* is one component of a picture as a 2-D array (height, width) of ``uint8`` or
-``uint16`` codes; it may be a strided view into a packed or padded buffer.
+Arrays are numpy. A *plane* is one component of a picture as a 2-D array (height, width) of `uint8` or
+`uint16` codes; it may be a strided view into a packed or padded buffer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CHROMA_STEPS: dict[Chroma, tuple[int, int]] = {
 """Luma samples per sample of the second and third component, across and down."""
 
 Plane = NDArray[Any]
-"""One component, (height, width), ``uint8`` where bits are 8, else ``uint16`` in either byte order."""
+"""One component, (height, width), `uint8` where bits are 8, else `uint16` in either byte order."""
 
 Planes = tuple[Plane, ...]
 """The colour components in order: (Y, U, V), (Y,) for gray, or (R, G, B). Alpha is never among them."""
@@ -53,9 +53,9 @@ class Geometry:
         height: Luma height in pixels, as coded.
         bits: Significant bits of a code, 8 to 16.
         shift: How far codes are shifted left inside their 16-bit word (6 for P010), else 0.
-        chroma: Chroma layout, ``"gray"`` for luma alone, ``"rgb"`` for R, G, B components.
-        matrix: Luma coefficients: ``"bt709"``, ``"bt601"`` or ``"bt2020"``.
-        range: ``"limited"`` (studio) or ``"full"``. RGB is always full.
+        chroma: Chroma layout, `"gray"` for luma alone, `"rgb"` for R, G, B components.
+        matrix: Luma coefficients: `"bt709"`, `"bt601"` or `"bt2020"`.
+        range: `"limited"` (studio) or `"full"`. RGB is always full.
     """
 
     width: int
@@ -68,7 +68,7 @@ class Geometry:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The element type of planes in native byte order: ``uint8`` or ``uint16``."""
+        """The element type of planes in native byte order: `uint8` or `uint16`."""
         return np.dtype(np.uint8 if self.bits == 8 else np.uint16)
 
     @property
@@ -138,12 +138,12 @@ class Frame:
     """A decoded picture on its way through the pipeline.
 
     Attributes:
-        picture: The decoder's own frame (``av.VideoFrame``), opaque outside ``media``. Read-only until its
+        picture: The decoder's own frame (`av.VideoFrame`), opaque outside `media`. Read-only until its
             token left the session.
         planes: Views of its colour components.
         stream: Position of its video stream in the source.
         index: Number of the frame in its stream, from 0, counting every decoded frame.
-        pts: Presentation timestamp in units of ``time_base``; never None after the source.
+        pts: Presentation timestamp in units of `time_base`; never None after the source.
         time_base: Seconds per pts unit.
         cut: True when the frame does not follow the one before it (after a gap or a lost frame), so that
             no temporal window may span the two.

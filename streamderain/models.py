@@ -1,7 +1,7 @@
 """Find, read and verify models: folders with a card and the files it names.
 
-A *model* is a folder with a ``card.toml`` and the files it names. Models are looked for in the installed
-package, in a checkout's ``engines/`` folder and in the user's own model folder; a path to a folder works too.
+A *model* is a folder with a `card.toml` and the files it names. Models are looked for in the installed
+package, in a checkout's `engines/` folder and in the user's own model folder; a path to a folder works too.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Score:
 
     Attributes:
         dataset: What it was measured on.
-        metric: Name and unit, such as ``psnr_y_db``.
+        metric: Name and unit, such as `psnr_y_db`.
         value: The model's figure.
         do_nothing: The untouched input's figure; None where the metric compares with the input itself.
         precision: The precision it was measured at.
@@ -80,17 +80,17 @@ class ModelCard:
     Attributes:
         name: The name users type.
         version: Version of the weights.
-        family: Network family, known to ``streamderain.nets``.
-        input: ``"luma"`` or ``"rgb"``: what the core reads and writes.
+        family: Network family, known to `streamderain.nets`.
+        input: `"luma"` or `"rgb"`: what the core reads and writes.
         before: How many earlier frames the core reads.
         after: How many later frames it reads: the look-ahead of a session.
         block: Edge in pixels of the blocks that planes are unshuffled into before the core; 1 for none.
         multiple: Width and height are padded to a multiple of this many pixels.
         tileable: False where the network's statistics span the frame, so that it must not be cut in tiles.
         licence: SPDX identifier of the weights' licence.
-        summary: One sentence for ``models list``.
+        summary: One sentence for `models list`.
         folder: Where the card lies.
-        files: Precision (or ``"weights"``) to file.
+        files: Precision (or `"weights"`) to file.
         default_precision: Engine name to the precision it uses unless told otherwise.
         training: Data, steps and time of the training, as the card tells them.
         scores: Measured figures with their do-nothing rows.
@@ -117,7 +117,7 @@ class ModelCard:
         """Return the verified path of one of the model's files.
 
         Args:
-            name: A precision (``"f32"``, ``"int8"``) or ``"weights"``.
+            name: A precision (`"f32"`, `"int8"`) or `"weights"`.
 
         Raises:
             ModelNotFound: The card names no such file.
@@ -148,7 +148,7 @@ def _score(row: Mapping[str, Any]) -> Score:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Read the card of the model in ``folder``.
+    """Read the card of the model in `folder`.
 
     Raises:
         ModelNotFound: There is no card.

@@ -44,8 +44,8 @@ class ReadOptions:
     """What is read of a source.
 
     Attributes:
-        start_s: Seconds into the source at which the result begins (``-ss``).
-        duration_s: Length of the result in seconds (``-t``); None for all that follows.
+        start_s: Seconds into the source at which the result begins (`-ss`).
+        duration_s: Length of the result in seconds (`-t`); None for all that follows.
         stills: Treat every image of a folder or glob on its own, even where they are numbered like a video.
         deinterlace: Turn interlaced video into progressive frames instead of refusing it.
         image_rate_fps: Frames per second of a numbered run of images.
@@ -74,9 +74,9 @@ class EncodeOptions:
     Attributes:
         codec: Encoder name, as FFmpeg calls it; None chooses libx264 wherever the target can hold it.
         crf: Constant rate factor; None for 18 where the encoder knows the option.
-        preset: Encoder preset; None for ``veryfast`` with libx264 and libx265.
+        preset: Encoder preset; None for `veryfast` with libx264 and libx265.
         pix_fmt: Pixel format; None keeps the source's depth and chroma where the encoder can.
-        extra: Further encoder options (``-e key=value``), checked against the encoder's own list.
+        extra: Further encoder options (`-e key=value`), checked against the encoder's own list.
         overwrite: Replace an existing target.
         skip_existing: Leave out what has its target already.
     """
@@ -110,10 +110,10 @@ class EngineOptions:
     """Which model removes the rain, and on what.
 
     Attributes:
-        model: Name of a model, or the path of a folder with a ``card.toml``.
-        engine: ``"auto"`` or an engine's name. A named engine never falls back to another.
-        device: Device in the engine's own words (``"cpu"``, ``"cuda:1"``); ``"auto"`` for its default.
-        precision: One of the card's precisions; ``"auto"`` for the engine's default.
+        model: Name of a model, or the path of a folder with a `card.toml`.
+        engine: `"auto"` or an engine's name. A named engine never falls back to another.
+        device: Device in the engine's own words (`"cpu"`, `"cuda:1"`); `"auto"` for its default.
+        precision: One of the card's precisions; `"auto"` for the engine's default.
         strength: How much of the found rain is taken away, 0 (nothing) to 1 (all).
         threads: Processor threads the engine may use; 0 for all this process may run on.
     """

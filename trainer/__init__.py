@@ -1,1 +1,1 @@
-"""Train, evaluate and export the networks: ``python -m trainer``, from a checkout. Not installed."""
+"""Train, evaluate and export the networks: `python -m trainer`, from a checkout. Not installed."""

@@ -1,4 +1,4 @@
-"""Run a command of the trainer: ``python -m trainer NAME``."""
+"""Run a command of the trainer: `python -m trainer NAME`."""
 
 from trainer.cli import main
 

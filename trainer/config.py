@@ -121,7 +121,7 @@ class DataConfig:
     Attributes:
         clips: Folders of rain-free video files.
         stills: Folders of rain-free pictures.
-        pairs: Folders holding ``input/`` and ``target/`` pictures of the same names.
+        pairs: Folders holding `input/` and `target/` pictures of the same names.
         layers: Folders of gray streak layers.
         share_clip: Windows of clips, rain drawn on the spot.
         share_coded: Windows of clips whose rain went through H.264.
@@ -258,11 +258,11 @@ class TrainConfig:
 
 
 def load_config(name_or_path: str, *, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """Read a configuration by name (``paired``) or by path.
+    """Read a configuration by name (`paired`) or by path.
 
     Args:
         name_or_path: Name of a file in trainer/configs without its ending, or a path to a TOML file.
-        overrides: Top-level values that replace the file's, such as ``{"steps": 100}``.
+        overrides: Top-level values that replace the file's, such as `{"steps": 100}`.
 
     Raises:
         ConfigError: No such file, unknown keys, or values out of range.

@@ -33,7 +33,7 @@ class Step:
 
     Attributes:
         name: Unique in its recipe.
-        command: The command and its arguments; ``{work}`` and ``{data}`` stand for the recipe's folders.
+        command: The command and its arguments; `{work}` and `{data}` stand for the recipe's folders.
     """
 
     name: str
@@ -104,7 +104,7 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def arguments(step: Step, settings: Settings) -> list[str]:
-    """Return the step as typed after ``python -m trainer``, ``--resume`` included where its run has begun."""
+    """Return the step as typed after `python -m trainer`, `--resume` included where its run has begun."""
     places = {"work": str(settings.work), "data": str(settings.data)}
     typed = [argument.format(**places) for argument in step.command]
     for name in _TAKES[step.command[0]]:

@@ -1,4 +1,4 @@
-"""The command ``streamderain bench``: measure speed and quality, and print or write the results."""
+"""The command `streamderain bench`: measure speed and quality, and print or write the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``streamderain compare``: show two versions of a clip as a page or a video."""
+"""The command `streamderain compare`: show two versions of a clip as a page or a video."""
 
 from __future__ import annotations
 

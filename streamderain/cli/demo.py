@@ -1,4 +1,4 @@
-"""The command ``streamderain demo``: derain the bundled clip and make a before/after picture."""
+"""The command `streamderain demo`: derain the bundled clip and make a before/after picture."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIVIDER_PX = 4
 
 
 def demo_command(folder: str, *, overwrite: bool) -> int:
-    """Derain the clip into ``folder``; return the exit code.
+    """Derain the clip into `folder`; return the exit code.
 
     Raises:
         ConfigError: The folder cannot be made, or holds files of the results' names that may not be replaced.

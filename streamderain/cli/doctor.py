@@ -1,4 +1,4 @@
-"""The command ``streamderain doctor``: print the checks of the installation."""
+"""The command `streamderain doctor`: print the checks of the installation."""
 
 from __future__ import annotations
 

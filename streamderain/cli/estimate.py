@@ -1,4 +1,4 @@
-"""The command ``streamderain estimate``: print time, memory and output size of a run."""
+"""The command `streamderain estimate`: print time, memory and output size of a run."""
 
 from __future__ import annotations
 

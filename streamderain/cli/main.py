@@ -1,6 +1,6 @@
-"""The ``streamderain`` command. Thin: parses, calls the API, maps errors to exit codes.
+"""The `streamderain` command. Thin: parses, calls the API, maps errors to exit codes.
 
-Modules that are slow to import are imported inside the commands, so that ``--help`` is quick.
+Modules that are slow to import are imported inside the commands, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Seconds(click.ParamType[float]):
 
 
 class ReportOption(click.Option):
-    """Where a report goes: ``--json`` for standard output, ``--json=PATH`` for a file; never the next."""
+    """Where a report goes: `--json` for standard output, `--json=PATH` for a file; never the next."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """Show the equals sign without which no path is taken."""

@@ -1,4 +1,4 @@
-"""The command ``streamderain models``: list model cards and show one."""
+"""The command `streamderain models`: list model cards and show one."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ def check_reports(
     """Refuse reports that would cost the user a file, or that would be lost.
 
     Args:
-        reports: Path of each report by the option that names it: ``"--json"``, ``"--html"``,
-            ``"--markdown"``, or ``"-o"`` for a page. ``-`` is standard output, None nowhere.
+        reports: Path of each report by the option that names it: `"--json"`, `"--html"`,
+            `"--markdown"`, or `"-o"` for a page. `-` is standard output, None nowhere.
         sources: What is read, as the user wrote it.
         targets: What else is written, as the user wrote it.
         overwrite: Whether an earlier report may be replaced.

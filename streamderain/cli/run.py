@@ -1,4 +1,4 @@
-"""The command ``streamderain run``: build options, run, return the exit code."""
+"""The command `streamderain run`: build options, run, return the exit code."""
 
 from __future__ import annotations
 

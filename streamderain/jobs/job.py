@@ -78,7 +78,7 @@ class Job:
             What was done; None where it was stopped before the source was open.
 
         Raises:
-            StreamderainError: It could not be done. Its ``kept`` names what was done until then.
+            StreamderainError: It could not be done. Its `kept` names what was done until then.
         """
         started = perf_counter()
         with ExitStack() as cleanup:

@@ -141,7 +141,7 @@ class Bench:
     """All a bench found out.
 
     Attributes:
-        kind: What quality was measured on: ``"reference"``, ``"synthetic rain"`` or None.
+        kind: What quality was measured on: `"reference"`, `"synthetic rain"` or None.
         machine: See `measure.machine`.
         settings: The options, JSON-able.
         results: One per clip and setup.
@@ -176,7 +176,7 @@ def bench(options: BenchOptions, tell: Tell = lambda what, done, total: None) ->
 
 
 def pooled(quality: Quality) -> dict[str, dict[str, Pooled]]:
-    """Return mean, fifth percentile and minimum by metric, of ``after`` and ``before``."""
+    """Return mean, fifth percentile and minimum by metric, of `after` and `before`."""
     sides = ("after", "before")
     return {
         metric: {side: pool([getattr(frame, side)[metric] for frame in quality.frames]) for side in sides}
@@ -185,7 +185,7 @@ def pooled(quality: Quality) -> dict[str, dict[str, Pooled]]:
 
 
 def flicker(quality: Quality) -> dict[str, float]:
-    """Return the mean warping error of ``after``, ``before`` and ``reference``; empty for a single frame."""
+    """Return the mean warping error of `after`, `before` and `reference`; empty for a single frame."""
     frames = [frame.flicker for frame in quality.frames if frame.flicker]
     return {name: statistics.fmean(frame[name] for frame in frames) for name in (frames[0] if frames else ())}
 

@@ -196,7 +196,7 @@ def try_engine(name: str, precision: str) -> Iterator[str]:
 
     Args:
         name: The engine.
-        precision: Its precision, or ``"auto"``.
+        precision: Its precision, or `"auto"`.
 
     Yields:
         Device, precision and times, for people.

@@ -64,7 +64,7 @@ class Piece:
 
     @property
     def worked(self) -> int:
-        """Frames that were written in ``work_s``: all but the first."""
+        """Frames that were written in `work_s`: all but the first."""
         return max(1, self.frames - 1)
 
 

@@ -25,7 +25,7 @@ def block_flow(current: NDArray[Any], following: NDArray[Any]) -> tuple[NDArray[
         following: Luma of frame t+1, same shape.
 
     Returns:
-        The flow, (height, width, 2) whole px, as ``metrics.warping_error`` reads it; and where it can be
+        The flow, (height, width, 2) whole px, as `metrics.warping_error` reads it; and where it can be
         trusted, (height, width).
     """
     height, width = current.shape

@@ -103,7 +103,7 @@ def _gaussian(pictures: FloatArray) -> FloatArray:
 
 
 def _weighted(pictures: FloatArray, taps: FloatArray) -> FloatArray:
-    """Return weighted sums along the second axis; ``taps`` holds the middle weight first, then outward."""
+    """Return weighted sums along the second axis; `taps` holds the middle weight first, then outward."""
     length = pictures.shape[1] - 2 * _SSIM_RADIUS
     result: FloatArray = pictures[:, _SSIM_RADIUS : _SSIM_RADIUS + length] * taps[0]
     for distance, tap in enumerate(taps[1:], start=1):

@@ -33,7 +33,7 @@ _CONFIG = {"displaylogo": False, "responsive": True}
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page of ``templates/``; text is escaped.
+    """Return a page of `templates/`; text is escaped.
 
     Args:
         template: Name of the file.

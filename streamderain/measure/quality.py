@@ -83,10 +83,10 @@ class FrameQuality:
         time_s: See `Triple`.
         after: The result's value by metric (`METRICS`).
         before: The same of the untouched frame.
-        flicker: Warping error towards the next frame in luma codes, of ``after``, ``before`` and
-            ``reference``; empty for the last frame.
-        shifted: Y-PSNR of the untouched frame against the reference's next one (``late``), and of the next
-            untouched one against this one's reference (``early``); empty for the last frame.
+        flicker: Warping error towards the next frame in luma codes, of `after`, `before` and
+            `reference`; empty for the last frame.
+        shifted: Y-PSNR of the untouched frame against the reference's next one (`late`), and of the next
+            untouched one against this one's reference (`early`); empty for the last frame.
     """
 
     index: int

@@ -22,7 +22,7 @@ def rgb_array(picture: Any, planes: Planes | None = None) -> NDArray[np.uint8]:
     """Convert a decoder's frame to RGB, after writing derained planes into it where there are any.
 
     Args:
-        picture: An ``av.VideoFrame``; becomes writable and is written to, unless there are no planes.
+        picture: An `av.VideoFrame`; becomes writable and is written to, unless there are no planes.
         planes: Its first colour components, derained; None takes it as it is.
 
     Returns:
@@ -38,7 +38,7 @@ def save_picture(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an RGB picture as PNG.
 
     Args:
-        path: Where to; the name ends with ``.png``. An existing file is replaced.
+        path: Where to; the name ends with `.png`. An existing file is replaced.
         image: (height, width, 3) uint8, full range.
 
     Raises:

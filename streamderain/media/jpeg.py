@@ -24,7 +24,7 @@ def jpeg_fault(data: bytes) -> Literal["", "broken", "missing"]:
         data: The whole file.
 
     Returns:
-        ``"missing"`` where it ends before the picture begins, ``"broken"`` where a part of the picture is
+        `"missing"` where it ends before the picture begins, `"broken"` where a part of the picture is
         missing or cannot be what the camera wrote, else an empty text.
     """
     if not any(kind == _SCAN for kind, _, end in segments(data) if end < len(data)):

@@ -2,13 +2,13 @@
 
 Four kinds of layout are used as they are, without a copy:
 
-- *planar*: one component per plane (``yuv420p10le``, ``gbrp``, ``gray16be``);
-- *semi-planar*: luma alone, chroma interleaved (``nv12``, ``p010le``);
-- *packed* with whole bytes or words (``rgb24``, ``bgra``, ``yuyv422``, ``y210le``, ``ayuv64le``);
-- *gray with alpha* (``ya8``, ``ya16be``).
+- *planar*: one component per plane (`yuv420p10le`, `gbrp`, `gray16be`);
+- *semi-planar*: luma alone, chroma interleaved (`nv12`, `p010le`);
+- *packed* with whole bytes or words (`rgb24`, `bgra`, `yuyv422`, `y210le`, `ayuv64le`);
+- *gray with alpha* (`ya8`, `ya16be`).
 
 Anything else (palettes, single bits, 5-6-5 colours, floats, mosaics) is first converted to the format that
-``working_format`` names.
+`working_format` names.
 """
 
 from __future__ import annotations
@@ -152,10 +152,10 @@ def geometry_of(frame: av.VideoFrame) -> Geometry:
     """Return the shape and meaning of a frame's planes.
 
     The matrix is the frame's own tag; where it has none, BT.709 from 720 lines on and BT.601 below. Range is
-    the frame's tag; where it has none, full for RGB, gray and the ``yuvj`` formats, limited for the rest.
+    the frame's tag; where it has none, full for RGB, gray and the `yuvj` formats, limited for the rest.
 
     Raises:
-        UnsupportedFormat: The pixel format is not used as it is: see ``working_format``.
+        UnsupportedFormat: The pixel format is not used as it is: see `working_format`.
     """
     layout = _layout(frame.format.name)
     return Geometry(
@@ -173,12 +173,12 @@ def component_planes(frame: av.VideoFrame) -> Planes:
     """Return views of a frame's colour components, without a copy.
 
     Returns:
-        (Y, U, V), (Y,) or (R, G, B), each (height, width) of its plane, ``uint8`` or ``uint16`` in the
+        (Y, U, V), (Y,) or (R, G, B), each (height, width) of its plane, `uint8` or `uint16` in the
         frame's byte order, writable where the frame is. Rows keep the decoder's line size; packed and
         interleaved formats give strided views. A view keeps its frame alive.
 
     Raises:
-        UnsupportedFormat: The pixel format is not used as it is: see ``working_format``.
+        UnsupportedFormat: The pixel format is not used as it is: see `working_format`.
     """
     layout = _layout(frame.format.name)
     rows = [_rows(plane, layout.dtype) for plane in frame.planes]
@@ -192,7 +192,7 @@ def component_planes(frame: av.VideoFrame) -> Planes:
 
 
 def working_format(pix_fmt: str) -> str | None:
-    """Return the format that frames of ``pix_fmt`` are converted to first; None where they are used as is.
+    """Return the format that frames of `pix_fmt` are converted to first; None where they are used as is.
 
     No code is lost, but for samples of more than 16 bits: floats are clipped to 0..1 and rounded to 16 bits.
     The mosaic of a raw (Bayer) picture is resolved into RGB.
@@ -218,7 +218,7 @@ def converted(
     """Convert a frame to another pixel format, each code within rounding of what BT.601, 709 and 2020 say.
 
     Args:
-        frame: In any format; not changed. Where it has no tags, they are those of ``geometry_of``.
+        frame: In any format; not changed. Where it has no tags, they are those of `geometry_of`.
         pix_fmt: The format to convert to.
         matrix: Of the result where that is YCbCr, as FFmpeg numbers it; unspecified (2) keeps the frame's
             own.

@@ -47,7 +47,7 @@ class MediaSource(Protocol):
     """An open source: a file, a pipe, or a numbered run of images.
 
     Attributes:
-        path: What was opened; ``-`` for standard input, the first image of a run.
+        path: What was opened; `-` for standard input, the first image of a run.
         name: Its name for messages and reports, without credentials.
         tracks: The video streams, in order of position.
         copied: Audio, subtitle, data and attachment streams and cover art, in the container's order.
@@ -96,13 +96,13 @@ class MediaSource(Protocol):
         """Return the first packet of a stream among those read ahead; None where there is none yet."""
 
     def frames(self, copy: Callable[[Packet], None]) -> Iterator[Frame]:
-        """Yield the frames of all video streams as they are decoded; call ``copy`` with copied packets."""
+        """Yield the frames of all video streams as they are decoded; call `copy` with copied packets."""
 
     def end(self) -> bool:
         """End a source that brings nothing more, from another thread; return whether that can be done."""
 
     def close(self) -> None:
-        """Release the source. Idempotent; may be called while ``frames`` is suspended."""
+        """Release the source. Idempotent; may be called while `frames` is suspended."""
 
     def __enter__(self) -> Self: ...
 

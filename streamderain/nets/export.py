@@ -18,9 +18,9 @@ OUTPUT_NAMES = ("share", "correction")
 def export_core(network: Network, path: Path) -> None:
     """Write the core as a self-contained ONNX file with dynamic batch, height and width.
 
-    Inputs: ``window`` (N, 64, h, w) float32, blocks of luma code / 255 of the previous, the current and the
-    next frame and of the excess, with even h and w, and ``validity`` (N, 2) float32. Outputs: ``share`` and
-    ``correction``, (N, 16, h, w) float32 both. See `FastNet.forward`.
+    Inputs: `window` (N, 64, h, w) float32, blocks of luma code / 255 of the previous, the current and the
+    next frame and of the excess, with even h and w, and `validity` (N, 2) float32. Outputs: `share` and
+    `correction`, (N, 16, h, w) float32 both. See `FastNet.forward`.
 
     Args:
         network: One of the fast family, in float32.
@@ -53,7 +53,7 @@ def export_core(network: Network, path: Path) -> None:
 
 
 def _name_axes(path: Path) -> None:
-    """Call the free axes batch, rows and columns: not every reader takes the exporter's ``2*rows``."""
+    """Call the free axes batch, rows and columns: not every reader takes the exporter's `2*rows`."""
     import onnx  # part of the extra [train], not needed to run networks
 
     model = onnx.load(str(path))

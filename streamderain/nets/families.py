@@ -1,4 +1,4 @@
-"""Load the network of a model card's ``family``."""
+"""Load the network of a model card's `family`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def load_core(family: str, weights: Path) -> Network:
     """Build a network of a family and load its weights.
 
     Args:
-        family: The card's ``family``.
+        family: The card's `family`.
         weights: A safetensors file with exactly the network's parameters.
 
     Returns:
-        The network, float32; its ``forward`` is the core.
+        The network, float32; its `forward` is the core.
 
     Raises:
         ModelError: Unknown family, or weights of another network.

@@ -8,7 +8,7 @@ is predicted at full resolution, four by four samples at a time.
 A drop is in one place for one frame, so the *excess* of the current frame over both neighbours is rain
 wherever nothing moves. It is computed exactly beside the network, which says for each pixel which share of it
 is rain, and corrects: otherwise the few channels at 1/4 size would have to carry every pixel's difference.
-Rain brightens, so light is only ever taken away: ``clean = current - relu(share * excess + correction)``. The
+Rain brightens, so light is only ever taken away: `clean = current - relu(share * excess + correction)`. The
 last step belongs to the adapter, which takes it on integer codes.
 
 The first layer sees all three frames beside each other; aligning them is left to the layers at 1/8 size,
@@ -43,7 +43,7 @@ class FastNet(Network):
         middle_width: Channels at 1/8 size.
         middle_layers: 3x3 convolutions at 1/8 size.
 
-    ``residual_slope`` is the slope of the residual below zero. Training starts leaky, so that no pixel's
+    `residual_slope` is the slope of the residual below zero. Training starts leaky, so that no pixel's
     gradient dies while the residual is still small, and anneals it to 0, which is what evaluation uses.
     """
 
@@ -94,9 +94,9 @@ class FastNet(Network):
             validity: (N, 2), float 0 or 1, for (previous, next). Where 0 the neighbour is a copy of current.
 
         Returns:
-            ``share``, the share of the excess that is rain, 0..1, and ``correction``, light that is rain
+            `share`, the share of the excess that is rain, 0..1, and `correction`, light that is rain
             beside it, in luma code / 255, unbounded; blocks of (N, 16, h, w) both. The light to take away is
-            ``relu(share * excess + correction)``.
+            `relu(share * excess + correction)`.
         """
         return self.decode(self.encode(window), validity)
 

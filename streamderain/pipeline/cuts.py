@@ -32,7 +32,7 @@ count. Whether a frame is a cut depends on this many frames and one more before 
 def lead_of(model: ModelCard) -> Lead:
     """Return how many frames around a piece decide what a model makes of it: its window, and scene cuts.
 
-    Between a frame and its earliest neighbour a cut may lie, which is found by the ``HISTORY`` changes before
+    Between a frame and its earliest neighbour a cut may lie, which is found by the `HISTORY` changes before
     it.
     """
     return Lead(model.before + HISTORY, model.after)

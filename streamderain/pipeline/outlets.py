@@ -1,7 +1,7 @@
 """Write targets on threads of their own, so that a stuck or failed one does not stop the others.
 
 Each outlet has a queue bounded in bytes. Nothing is dropped: whoever brings a packet waits while the queue is
-full. A target that takes no data for ``PATIENCE_S`` all that time is given up with an error, what it holds is
+full. A target that takes no data for `PATIENCE_S` all that time is given up with an error, what it holds is
 kept, and the others go on.
 """
 
@@ -88,7 +88,7 @@ class OutletThread:
         self._put(lambda: self.outlet.copy(packet), packet)
 
     def finish(self) -> None:
-        """Ask for the target to be completed once all packets are written; see ``is_alive``."""
+        """Ask for the target to be completed once all packets are written; see `is_alive`."""
         self._end(self._finish, drop=False)
 
     def leave(self, *, drop: bool = False) -> None:
@@ -100,7 +100,7 @@ class OutletThread:
         self._end(self._leave, drop=drop)
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the target to be ended, but no longer than ``timeout_s``."""
+        """Wait for the target to be ended, but no longer than `timeout_s`."""
         with self._changed:
             self._changed.wait_for(lambda: not self.is_alive, timeout_s)
 

@@ -25,7 +25,7 @@ from streamderain.runtime.base import EndOfSession, Session
 from streamderain.trace import Trace
 
 TICK_S = 0.1
-"""How often the caller's ``tick`` runs."""
+"""How often the caller's `tick` runs."""
 
 STOP_GRACE_S = 1.0
 """A stopped reader that is still waiting for its source after this long (a silent pipe) is left behind."""
@@ -116,7 +116,7 @@ class Pipeline:
 
     @property
     def results(self) -> tuple[TargetResult, ...]:
-        """What became of each target; final once :meth:`run` returned or raised."""
+        """What became of each target; final once `run` returned or raised."""
         return tuple(target.result for target in self._targets)
 
     @property
@@ -125,13 +125,13 @@ class Pipeline:
         return self._is_cut
 
     def run(self, tick: Callable[[], None] = lambda: None) -> None:
-        """Run to the end of the source, or until :meth:`stop`.
+        """Run to the end of the source, or until `stop`.
 
         Args:
             tick: Called on this thread a few times a second while work goes on.
 
         Raises:
-            StreamderainError: The first error of any stage, or of the last target; see ``results`` for what
+            StreamderainError: The first error of any stage, or of the last target; see `results` for what
                 is kept.
         """
         # A read that blocks for ever cannot be interrupted: only a daemon can be left behind.
@@ -185,7 +185,7 @@ class Pipeline:
         return silent and self._source.is_complete
 
     def stages(self) -> dict[str, StageSpeed]:
-        """Return how fast each stage would be by itself: ``read``, ``engine`` and ``write``.
+        """Return how fast each stage would be by itself: `read`, `engine` and `write`.
 
         The engine counts as busy as if its frames in flight took turns; with several streams, engine and
         writer are those of the busiest stream.

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from streamderain.frame import Frame, Planes, StreamInfo
 
 Packet = Any
-"""A compressed packet, opaque to the pipeline (``av.Packet``)."""
+"""A compressed packet, opaque to the pipeline (`av.Packet`)."""
 
 
 class FrameSource(Protocol):
@@ -38,7 +38,7 @@ class FrameSource(Protocol):
         """The video streams, in order of position."""
 
     def frames(self, copy: Callable[[Packet], None]) -> Iterator[Frame]:
-        """Yield the frames of all video streams as they are decoded; call ``copy`` with copied packets.
+        """Yield the frames of all video streams as they are decoded; call `copy` with copied packets.
 
         Runs in the reader thread. Frames of one stream come in presentation order, pts strictly
         increasing. Damage met on the way is counted in the source's own record, not raised.
@@ -48,18 +48,18 @@ class FrameSource(Protocol):
         """End a source that brings nothing more, from another thread; return whether that can be done."""
 
     def close(self) -> None:
-        """Release the source. Idempotent; may be called while ``frames`` is suspended."""
+        """Release the source. Idempotent; may be called while `frames` is suspended."""
 
 
 class Encoder(Protocol):
     """Turns the derained frames of one stream into packets."""
 
     def encode(self, frame: Frame, planes: Planes | None) -> Sequence[Packet]:
-        """Write ``planes`` into a writable copy of the frame and encode it.
+        """Write `planes` into a writable copy of the frame and encode it.
 
         Args:
             frame: The source frame whose token was popped.
-            planes: The derained colour components, the first ones of ``frame.planes`` (a luma model gives
+            planes: The derained colour components, the first ones of `frame.planes` (a luma model gives
                 luma alone); None passes the frame through unchanged. Valid only during the call.
 
         Returns:
@@ -74,7 +74,7 @@ class Encoder(Protocol):
 
 
 class Outlet(Protocol):
-    """Takes packets into one target. Everything but ``duplicate`` runs on one thread.
+    """Takes packets into one target. Everything but `duplicate` runs on one thread.
 
     Attributes:
         name: Of the target, as the user wrote it.

@@ -60,9 +60,9 @@ class Session(Closable):
 
     @abstractmethod
     def pop(self, timeout_s: float | None = None) -> tuple[Token, Planes] | None:
-        """Return the oldest result, or None when ``timeout_s`` passed without one.
+        """Return the oldest result, or None when `timeout_s` passed without one.
 
-        The planes are the first ``components`` ones: contiguous, in the geometry's dtype, valid until the
+        The planes are the first `components` ones: contiguous, in the geometry's dtype, valid until the
         next pop.
 
         Raises:

@@ -1,8 +1,8 @@
 """Copy planes into blocks and back: the pixel unshuffle around a core, folded into the copy.
 
-A *block* is a square of ``block`` x ``block`` neighbouring codes. A plane of (height, width) becomes
+A *block* is a square of `block` x `block` neighbouring codes. A plane of (height, width) becomes
 (rows, columns, block * block): the codes of a block lie beside each other, row by row, which is the channel
-order of ``torch.pixel_unshuffle`` in a channels-last layout. Moving a row of four 8-bit codes as one 32-bit
+order of `torch.pixel_unshuffle` in a channels-last layout. Moving a row of four 8-bit codes as one 32-bit
 word makes this as quick as a plain copy.
 """
 
@@ -19,7 +19,7 @@ _WORDS = {4: np.uint32, 8: np.uint64}
 
 
 def padded(size: int, multiple: int) -> int:
-    """Return ``size`` rounded up to a multiple of ``multiple``."""
+    """Return `size` rounded up to a multiple of `multiple`."""
     return -(-size // multiple) * multiple
 
 
@@ -27,7 +27,7 @@ def to_blocks(plane: Plane, *, block: int, multiple: int, shift: int = 0) -> NDA
     """Copy a plane into blocks.
 
     Args:
-        plane: (height, width) of ``uint8`` or ``uint16`` codes in any byte order and with any strides.
+        plane: (height, width) of `uint8` or `uint16` codes in any byte order and with any strides.
         block: Edge of a block in pixels.
         multiple: The plane is extended to a multiple of this many pixels, its last row and column repeated.
         shift: How far the codes are shifted left in their words.
@@ -49,7 +49,7 @@ def to_blocks(plane: Plane, *, block: int, multiple: int, shift: int = 0) -> NDA
 
 
 def from_blocks(blocks: NDArray[Any], *, block: int, width: int, height: int, shift: int = 0) -> Plane:
-    """Copy blocks back into a plane of (height, width); the reverse of :func:`to_blocks`."""
+    """Copy blocks back into a plane of (height, width); the reverse of `to_blocks`."""
     rows, columns = blocks.shape[:2]
     lines = blocks.reshape(rows, columns * block, block)
     plane = _swap(lines, (rows, columns, block), block).reshape(rows * block, columns * block)
@@ -58,7 +58,7 @@ def from_blocks(blocks: NDArray[Any], *, block: int, width: int, height: int, sh
 
 
 def _swap(array: NDArray[Any], shape: tuple[int, int, int], block: int) -> NDArray[Any]:
-    """Swap the two inner axes of ``shape``, whose elements are runs of ``block`` codes, into a new array."""
+    """Swap the two inner axes of `shape`, whose elements are runs of `block` codes, into a new array."""
     word = _WORDS.get(array.itemsize * block)
     if word is None:
         return np.ascontiguousarray(array.reshape(*shape, block).swapaxes(1, 2))

@@ -52,7 +52,7 @@ class IdentityEngine(Engine):
         self._fail_at = fail_at
 
     def session(self, geometry: Geometry, options: SessionOptions | None = None) -> Session:
-        """See :meth:`Engine.session`."""
+        """See `Engine.session`."""
         return _IdentitySession(
             self.model,
             geometry,
@@ -62,7 +62,7 @@ class IdentityEngine(Engine):
         )
 
     def close(self) -> None:
-        """See :meth:`Engine.close`."""
+        """See `Engine.close`."""
 
 
 class _IdentitySession(WindowedSession):

@@ -35,8 +35,8 @@ class OpenVinoEngine(Engine):
 
     Args:
         model: The model; its card names the files per precision.
-        device: ``"auto"`` (the CPU) or an OpenVINO device name.
-        precision: ``"auto"``, ``"f32"``, ``"bf16"`` or ``"int8"``.
+        device: `"auto"` (the CPU) or an OpenVINO device name.
+        precision: `"auto"`, `"f32"`, `"bf16"` or `"int8"`.
         threads: Processor threads to use; 0 for all this process may run on.
 
     Raises:
@@ -63,7 +63,7 @@ class OpenVinoEngine(Engine):
         self._path = model.file("f32" if self.precision == "bf16" else self.precision)
 
     def session(self, geometry: Geometry, options: SessionOptions | None = None) -> Session:
-        """See :meth:`Engine.session`. The compiled graph of the last geometries is kept."""
+        """See `Engine.session`. The compiled graph of the last geometries is kept."""
         if geometry not in self._compiled:
             while len(self._compiled) >= 2:
                 self._compiled.pop(next(iter(self._compiled)))
@@ -77,7 +77,7 @@ class OpenVinoEngine(Engine):
         )
 
     def close(self) -> None:
-        """See :meth:`Engine.close`."""
+        """See `Engine.close`."""
         self._compiled.clear()
 
     def _require_device(self) -> None:

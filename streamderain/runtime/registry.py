@@ -20,7 +20,7 @@ class EngineEntry:
     """Where an engine's class is found and what must be installed for it.
 
     Attributes:
-        location: ``module:class``.
+        location: `module:class`.
         needs: Name of the package it needs; None for none.
         packages: What pip installs for it; none where it needs nothing.
         summary: One sentence for people.
@@ -66,7 +66,7 @@ ENGINES: Mapping[str, EngineEntry] = MappingProxyType(
 )
 
 AUTO_ORDER = ("openvino", "torch")
-"""The first of these that is installed is what ``auto`` means."""
+"""The first of these that is installed is what `auto` means."""
 
 
 def open_engine(options: EngineOptions | None = None) -> Engine:
@@ -77,7 +77,7 @@ def open_engine(options: EngineOptions | None = None) -> Engine:
             and threads; the defaults where None.
 
     Returns:
-        The engine, whose ``reason`` says why it was chosen.
+        The engine, whose `reason` says why it was chosen.
 
     Raises:
         ConfigError: No engine of that name.

@@ -26,8 +26,8 @@ class TorchEngine(Engine):
 
     Args:
         model: The model; its card names the weights.
-        device: ``"auto"`` (CUDA where there is one, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-        precision: ``"auto"``, ``"f32"`` or ``"bf16"`` (autocast, the adapter stays in f32).
+        device: `"auto"` (CUDA where there is one, else the CPU), `"cpu"`, `"cuda"` or `"cuda:N"`.
+        precision: `"auto"`, `"f32"` or `"bf16"` (autocast, the adapter stays in f32).
         threads: Processor threads to use on a CPU; 0 leaves torch's own choice.
 
     Raises:
@@ -56,7 +56,7 @@ class TorchEngine(Engine):
         self._core = load_core(model.family, model.file("weights")).to(self._device).eval()
 
     def session(self, geometry: Geometry, options: SessionOptions | None = None) -> Session:
-        """See :meth:`Engine.session`."""
+        """See `Engine.session`."""
         adapter = LumaAdapter(self._core, scale=luma_scale(geometry), current=self.model.before)
         return _TorchSession(
             self.model,
@@ -68,7 +68,7 @@ class TorchEngine(Engine):
         )
 
     def close(self) -> None:
-        """See :meth:`Engine.close`."""
+        """See `Engine.close`."""
 
 
 class _TorchSession(LumaSession):

@@ -18,7 +18,7 @@ class WindowFrames(Generic[T]):
     """One frame to compute with its neighbours.
 
     Attributes:
-        frames: Oldest first; the current one stands at index ``before``.
+        frames: Oldest first; the current one stands at index `before`.
         validity: 1.0 or 0.0 for each neighbour, oldest first, the current one left out.
     """
 
@@ -92,7 +92,7 @@ class Window(Generic[T]):
     def _neighbours(
         entry: _Entry[T], candidates: list[_Entry[T]], wanted: int, *, backwards: bool
     ) -> list[tuple[T, float]]:
-        """Return ``wanted`` neighbours, nearest first, missing ones replaced by the frame itself."""
+        """Return `wanted` neighbours, nearest first, missing ones replaced by the frame itself."""
         found: list[tuple[T, float]] = []
         nearer = entry
         repeats = True  # nothing but repetitions of the current frame so far

@@ -76,7 +76,7 @@ class WindowedSession(Session):
         """Copy a computed frame out of the session's memory."""
 
     def push(self, planes: Planes, token: Token, *, cut: bool = False, emit: bool = True) -> None:
-        """See :meth:`Session.push`."""
+        """See `Session.push`."""
         self._check(planes)
         with self._changed:
             while not (self._ended or self._aborted) and self._in_flight() >= self._capacity:
@@ -97,7 +97,7 @@ class WindowedSession(Session):
             self._submit(self._window.push(copied, cut=cut, emit=emit, repeated=repeated))
 
     def pop(self, timeout_s: float | None = None) -> tuple[Token, Planes] | None:
-        """See :meth:`Session.pop`."""
+        """See `Session.pop`."""
         with self._changed:
             there = self._changed.wait_for(
                 lambda: self._pending or self._aborted or (self._ended and not self._waiting), timeout_s
@@ -121,7 +121,7 @@ class WindowedSession(Session):
         return oldest.token, planes
 
     def flush(self) -> None:
-        """See :meth:`Session.flush`."""
+        """See `Session.flush`."""
         with self._changed:
             if self._ended or self._aborted:
                 return
@@ -129,7 +129,7 @@ class WindowedSession(Session):
             self._submit(self._window.flush())
 
     def abort(self) -> list[Token]:
-        """See :meth:`Session.abort`."""
+        """See `Session.abort`."""
         with self._changed:
             left = [pending.token for pending in self._pending] + list(self._waiting)
             self._aborted = True
@@ -141,19 +141,19 @@ class WindowedSession(Session):
         return left
 
     def close(self) -> None:
-        """See :meth:`Session.close`."""
+        """See `Session.close`."""
         self.abort()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     @property
     def components(self) -> int:
-        """See :meth:`Session.components`."""
+        """See `Session.components`."""
         geometry = self.geometry
         return geometry.luma_planes if self.model.input == "luma" else len(geometry.plane_shapes)
 
     @property
     def busy_s(self) -> float:
-        """See :meth:`Session.busy_s`."""
+        """See `Session.busy_s`."""
         return self._busy_s / self._workers
 
     def _in_flight(self) -> int:
@@ -189,9 +189,10 @@ class WindowedSession(Session):
     def _check(self, planes: Planes) -> None:
         expected = self.geometry.plane_shapes[: self.components]
         if tuple(plane.shape for plane in planes[: self.components]) != expected:
+            size = f"{self.geometry.width}x{self.geometry.height}"
             raise InferenceError(
-                f"the session was opened for planes of {list(expected)} (height, width) and got "
-                f"{[plane.shape for plane in planes]}; open a session per geometry"
+                f"the session was opened for frames of {size}, whose planes are {list(expected)}, and "
+                f"got {[plane.shape for plane in planes]}; open a session per geometry"
             )
 
 

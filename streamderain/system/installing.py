@@ -31,7 +31,7 @@ def reinstall_command() -> str:
 
 
 def _requirements() -> dict[str, str]:
-    """Return what streamderain's own metadata asks for, by name: ``openvino>=2025.0``."""
+    """Return what streamderain's own metadata asks for, by name: `openvino>=2025.0`."""
     try:
         lines = distribution("streamderain").requires or []
     except PackageNotFoundError:

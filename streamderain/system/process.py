@@ -53,8 +53,8 @@ class Isolated(Generic[T]):
         doing: What it does, for the message of a crash: "measured openvino".
 
     Raises:
-        Crashed: From ``next``, when the process is gone.
-        StreamderainError: From ``next``, what the work raised.
+        Crashed: From `next`, when the process is gone.
+        StreamderainError: From `next`, what the work raised.
     """
 
     def __init__(self, work: Callable[..., Iterator[T]], *arguments: Any, doing: str) -> None:
@@ -107,7 +107,7 @@ class Isolated(Generic[T]):
 
 
 def isolated(work: Callable[..., Iterator[T]], *arguments: Any, doing: str) -> T:
-    """Return the first value of ``work``, computed in a process of its own; see :class:`Isolated`."""
+    """Return the first value of `work`, computed in a process of its own; see `Isolated`."""
     with Isolated(work, *arguments, doing=doing) as process:
         return next(process)
 
@@ -155,7 +155,7 @@ def die_with_parent(parent_pid: int) -> None:
     """Have this process killed when its parent ends, also by SIGKILL; call it first thing in a child.
 
     Linux tells the child when the *thread* that started it ends, so that children are started by
-    ``start_child``, or by a thread that lives as long as they do. Elsewhere nothing is done.
+    `start_child`, or by a thread that lives as long as they do. Elsewhere nothing is done.
 
     Args:
         parent_pid: The parent's process number, taken in the parent: it may be gone by now.
@@ -170,10 +170,10 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 def start_child(process: BaseProcess) -> None:
-    """Start a process from a thread that lives as long as this process does; see ``die_with_parent``.
+    """Start a process from a thread that lives as long as this process does; see `die_with_parent`.
 
     Args:
-        process: Of multiprocessing's ``spawn`` context, not started yet.
+        process: Of multiprocessing's `spawn` context, not started yet.
     """
     started: Future[None] = Future()
     _starter().put((process, started))

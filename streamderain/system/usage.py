@@ -19,7 +19,7 @@ _GPU_EVERY_S = 0.2
 
 @dataclass(slots=True)
 class Usage:
-    """Measures what happens inside a ``with`` block; valid after it.
+    """Measures what happens inside a `with` block; valid after it.
 
     Attributes:
         wall_s: Time that passed.

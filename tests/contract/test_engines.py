@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from streamderain.models import ModelCard, load_model
 from streamderain.options import EngineOptions
 from streamderain.runtime.base import EndOfSession, Engine, Session, SessionOptions
 from streamderain.runtime.registry import ENGINES, open_engine
+from tests.support.requirements import require
 
 GEOMETRIES = [
     Geometry(64, 48),
@@ -36,7 +38,13 @@ def model() -> ModelCard:
     return load_model("dcd-lite")
 
 
+def require_engine(name: str) -> None:
+    require(ENGINES[name].installed, f"the engine {name} is not installed: {ENGINES[name].install}")
+
+
 def options_of(model: ModelCard, engine: str, *, precision: str = "auto") -> EngineOptions:
+    if engine in ENGINES:
+        require_engine(engine)
     return EngineOptions(model=str(model.folder), engine=engine, precision=precision)
 
 
@@ -335,6 +343,7 @@ def test_a_model_of_another_version_is_refused_in_one_line(tmp_path: Path) -> No
     import hashlib
     import shutil
 
+    require(importlib.util.find_spec("onnx"), "onnx (pip install onnx)")
     import onnx
     from onnx import TensorProto, helper
 

@@ -1,4 +1,4 @@
-"""``streamderain bench`` from the outside, and what its figures stand on."""
+"""`streamderain bench` from the outside, and what its figures stand on."""
 
 from __future__ import annotations
 
@@ -153,6 +153,7 @@ def test_json_and_markdown_hold_all(rained: bench_module.Bench) -> None:
     assert all(count > 2 for count in widths)
 
 
+@pytest.mark.browser
 def test_the_page_opens_in_a_browser(rained: bench_module.Bench, tmp_path: Path) -> None:
     page = tmp_path / "bench.html"
     page.write_text(bench_page(rained))

@@ -21,6 +21,8 @@ from benchmarks.scaling import repeat_clip
 from streamderain.measure.scene import write_scene
 from streamderain.measure.tables import Spread
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 BASE = {
     "ratios": {

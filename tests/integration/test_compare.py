@@ -1,4 +1,4 @@
-"""``streamderain compare``: videos that can be looked at, pages that a real browser opens."""
+"""`streamderain compare`: videos that can be looked at, pages that a real browser opens."""
 
 from __future__ import annotations
 
@@ -134,6 +134,7 @@ def shown(view: Any, frame: int) -> None:
     view.wait_for_function(f'document.getElementById("canvas").dataset.frame === "{frame}"')
 
 
+@pytest.mark.browser
 def test_the_page_works_in_a_browser(clips: tuple[str, str, str], tmp_path: Path) -> None:
     page = tmp_path / "compare.html"
     outcome = streamderain("compare", *clips, "-o", page, "-q")

@@ -1,4 +1,4 @@
-"""``streamderain doctor``: what is found, what is missing, what crashes."""
+"""`streamderain doctor`: what is found, what is missing, what crashes."""
 
 from __future__ import annotations
 

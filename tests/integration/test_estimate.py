@@ -1,4 +1,4 @@
-"""``streamderain estimate``: what it says of a run, beside the run itself. Speed is not judged here."""
+"""`streamderain estimate`: what it says of a run, beside the run itself. Speed is not judged here."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Kinds of sources times containers, read back by FFmpeg's own commands.
 
-``python -m benchmarks robustness`` tries all of them; here every source goes into the three that most people
+`python -m benchmarks robustness` tries all of them; here every source goes into the three that most people
 use, two sources go everywhere, and pairs that were wrong once stay.
 """
 
@@ -13,6 +13,8 @@ import pytest
 from tests.support.judge import faults
 from tests.support.kinds import CONTAINERS, SOURCES
 from tests.support.writing import same_luma, write_through
+
+pytestmark = pytest.mark.slow
 
 USUAL = ("mp4", "mkv", "ts")
 EVERYWHERE = ("h264-aac.mp4", "h264-ac3-text.mkv")

@@ -30,6 +30,8 @@ from tests.support.runs import (
     wait_until,
 )
 
+pytestmark = pytest.mark.slow
+
 LONG = 3000
 SLOW = ("--engine", "identity", "--preset", "veryslow", "-e", "g=5")
 """Slow enough to be caught in the middle."""

@@ -1,4 +1,4 @@
-"""Runs that are ended at random moments, and damaged files; ``python -m benchmarks robustness`` tries many
+"""Runs that are ended at random moments, and damaged files; `python -m benchmarks robustness` tries many
 more."""
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.trials import ENDS, disturbed, long_clip, mutant, whole_files
+
+pytestmark = pytest.mark.slow
 
 MUTANTS = 36
 

@@ -1,4 +1,4 @@
-"""``streamderain run`` from the outside."""
+"""`streamderain run` from the outside."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def long_pipe(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def waiting(target: Path, data: bytes, size_bytes: int) -> Iterator[subprocess.Popen[bytes]]:
     """The command with three quarters of its source read from a pipe that then falls silent.
 
-    Goes on once the partial target holds ``size_bytes``.
+    Goes on once the partial target holds `size_bytes`.
     """
     partial = target.with_suffix(f".partial{target.suffix}")
     arguments = command("run", "-", "-o", target, *FAST, "--crf", "0")

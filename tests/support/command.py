@@ -34,7 +34,7 @@ class Outcome:
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """The command line of ``streamderain`` with this interpreter."""
+    """The command line of `streamderain` with this interpreter."""
     return [sys.executable, "-m", "streamderain", *(str(argument) for argument in arguments)]
 
 
@@ -45,7 +45,7 @@ def streamderain(
     env: Mapping[str, str] | None = None,
     timeout_s: float = 120,
 ) -> Outcome:
-    """Runs ``streamderain`` to its end. A traceback on standard error fails the caller."""
+    """Runs `streamderain` to its end. A traceback on standard error fails the caller."""
     done = subprocess.run(
         command(*arguments),
         cwd=cwd,

@@ -31,7 +31,7 @@ FAST: Mapping[str, Mapping[str, str]] = {
     "libvpx": {"deadline": "realtime", "cpu-used": "8"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8"},
 }
-"""Encoder options that make tiny files quickly; every ``Video`` starts from these."""
+"""Encoder options that make tiny files quickly; every `Video` starts from these."""
 
 HDR10_X265 = (
     "hdr10=1:repeat-headers=1:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:"
@@ -48,7 +48,7 @@ ASS_HEADER = (
 
 @dataclass(frozen=True)
 class Colour:
-    """Colour tags as FFmpeg's numbers; the default is BT.709 limited. BT.2020 PQ is ``(9, 9, 16)``."""
+    """Colour tags as FFmpeg's numbers; the default is BT.709 limited. BT.2020 PQ is `(9, 9, 16)`."""
 
     primaries: int = 1
     matrix: int = 1
@@ -61,9 +61,9 @@ class Video:
     """One video stream to write.
 
     Attributes:
-        pts: Presentation times in units of ``time_base``; None for 0, 1, 2 ... frames at ``rate``.
-        time_base: Of the encoder; the muxer may choose another. None for ``1 / rate``.
-        rotation: Degrees counter-clockwise, as ``frame.rotation`` reads it back.
+        pts: Presentation times in units of `time_base`; None for 0, 1, 2 ... frames at `rate`.
+        time_base: Of the encoder; the muxer may choose another. None for `1 / rate`.
+        rotation: Degrees counter-clockwise, as `frame.rotation` reads it back.
         b_frames: Consecutive B-frames; 0 for none.
         gop: Frames from one keyframe to the next.
         start_s: Added to every time.
@@ -94,7 +94,7 @@ class Video:
 
     @property
     def times(self) -> list[int]:
-        """Presentation times in units of ``base``."""
+        """Presentation times in units of `base`."""
         shift = int(self.start_s / self.base)
         regular = [int(index / self.rate / self.base) for index in range(self.frames)]
         return [pts + shift for pts in (self.pts if self.pts is not None else regular)]
@@ -113,7 +113,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Text:
-    """One subtitle stream to write; ``events`` are (start in ms, end in ms, text)."""
+    """One subtitle stream to write; `events` are (start in ms, end in ms, text)."""
 
     codec: str = "subrip"
     events: Sequence[tuple[int, int, str]] = ((40, 200, "one"), (240, 360, "two"))
@@ -134,7 +134,7 @@ Chapter = tuple[int, int, str]
 
 
 def picture(index: int, width: int, height: int, pix_fmt: str, *, seed: int = 0) -> av.VideoFrame:
-    """Returns picture ``index`` of the moving texture as a frame of any pixel format, pts unset."""
+    """Returns picture `index` of the moving texture as a frame of any pixel format, pts unset."""
     rgb = np.ascontiguousarray(texture(index, width, height, seed=seed))
     if pix_fmt == "pal8":
         return _paletted(rgb)
@@ -164,7 +164,7 @@ def write(
     """Writes a media file with every stream asked for, interleaved by time.
 
     Args:
-        path: Where; its suffix chooses the container unless ``container`` does.
+        path: Where; its suffix chooses the container unless `container` does.
         video: Video streams, in order.
         audio: Audio streams.
         subtitles: Subtitle streams.
@@ -203,7 +203,7 @@ def write(
 
 
 def write_video(path: Path, **fields: Any) -> Path:
-    """Writes one video stream; ``fields`` are those of ``Video``."""
+    """Writes one video stream; `fields` are those of `Video`."""
     return write(path, Video(**fields))
 
 
@@ -394,7 +394,7 @@ def truncate(path: Path, *, keep: float = 0.6) -> Path:
 
 
 def flip_bits(path: Path, *, start: float = 0.5, end: float = 0.6, every: int = 7, seed: int = 0) -> Path:
-    """Flips a bit in every ``every``-th byte between two shares of the file's length."""
+    """Flips a bit in every `every`-th byte between two shares of the file's length."""
     data = bytearray(path.read_bytes())
     rng = np.random.default_rng(seed)
     for position in range(int(len(data) * start), int(len(data) * end), every):
@@ -533,7 +533,7 @@ class Facts:
     metadata: Mapping[str, str]
 
     def of_kind(self, kind: str) -> list[CopiedFacts]:
-        """Returns the copied streams of one kind; cover art is ``"picture"``."""
+        """Returns the copied streams of one kind; cover art is `"picture"`."""
         return [facts for facts in self.copied if facts.kind == kind]
 
 

@@ -13,7 +13,7 @@ _LUMA_WEIGHTS = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 9: (0.2627, 0.0593)}
 
 
 def texture(index: int, width: int, height: int, *, seed: int = 0) -> NDArray[np.uint16]:
-    """Give picture ``index`` of a moving texture, (height, width, 3), uint16 RGB over the whole range."""
+    """Give picture `index` of a moving texture, (height, width, 3), uint16 RGB over the whole range."""
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin((x + 2 * index) / (3.0 + c) + seed) + np.cos((y + index) / (4.0 + c)) for c in range(3)]
     noise = np.random.default_rng(seed * 1000 + index).normal(0, 0.05, (height, width, 3))

@@ -17,7 +17,7 @@ def ffprobe(path: Path, *arguments: str, cut: bool = False) -> dict[str, Any]:
 
     Args:
         path: The file.
-        arguments: What is asked, such as ``-show_packets``.
+        arguments: What is asked, such as `-show_packets`.
         cut: The file may end in the middle of a packet: a kill or a full disk ended it.
     """
     require(shutil.which("ffprobe"), "ffprobe (Debian's package ffmpeg)")
@@ -38,6 +38,6 @@ def frame_times(path: Path, *, stream: int = 0) -> list[Fraction]:
 
 
 def frame_count(path: Path, *, stream: int = 0, cut: bool = False) -> int:
-    """How many frames ffprobe decodes of a video stream; see ``ffprobe`` for ``cut``."""
+    """How many frames ffprobe decodes of a video stream; see `ffprobe` for `cut`."""
     asked = ("-count_frames", "-select_streams", f"v:{stream}", "-show_entries", "stream=nb_read_frames")
     return int(ffprobe(path, *asked, cut=cut)["streams"][0]["nb_read_frames"])

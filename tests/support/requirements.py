@@ -8,7 +8,7 @@ import pytest
 
 
 def require(condition: object, reason: str) -> None:
-    """Skips the test unless ``condition`` holds; fails it where ``REQUIRE_ALL=1`` is set.
+    """Skips the test unless `condition` holds; fails it where `REQUIRE_ALL=1` is set.
 
     Args:
         condition: What the test needs.

@@ -42,10 +42,10 @@ def disturbed(clip: Path, folder: Path, *, suffix: str, end: str, after_s: float
     """Ends a run at some moment and looks at what lies there.
 
     Args:
-        clip: From ``long_clip``.
+        clip: From `long_clip`.
         folder: Empty.
         suffix: Of the target, which chooses its container.
-        end: One of ``ENDS``.
+        end: One of `ENDS`.
         after_s: When, counted from the start of the process.
         there: Whether an older result is there, to be replaced.
 

@@ -106,6 +106,7 @@ def test_no_error_and_no_name_shows_a_password(password: str) -> None:
     assert any(str(caught.value).startswith(f"{name} is an address") for name in allowed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "address",
     [

@@ -1,4 +1,4 @@
-"""The command ``evaluate``: score a model on known pairs."""
+"""The command `evaluate`: score a model on known pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``export``: make a model folder from a run."""
+"""The command `export`: make a model folder from a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``pseudo``: make pairs with the rain of a trained generator."""
+"""The command `pseudo`: make pairs with the rain of a trained generator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``recipe``: run all steps from pictures to a model, in order."""
+"""The command `recipe`: run all steps from pictures to a model, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``results``: score pictures that another method made."""
+"""The command `results`: score pictures that another method made."""
 
 from __future__ import annotations
 

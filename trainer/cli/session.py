@@ -1,4 +1,4 @@
-"""The commands ``pack`` and ``session``: data for one timed GPU run, and the run."""
+"""The commands `pack` and `session`: data for one timed GPU run, and the run."""
 
 from __future__ import annotations
 

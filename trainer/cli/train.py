@@ -1,4 +1,4 @@
-"""The command ``train``: run one configuration."""
+"""The command `train`: run one configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``weights``: write the generator of a run in shards."""
+"""The command `weights`: write the generator of a run in shards."""
 
 from __future__ import annotations
 

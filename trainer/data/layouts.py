@@ -1,7 +1,7 @@
 """Find the rainy and the clean pictures of a data set: the layouts of the known deraining sets.
 
-What is known of each set is a row of `LAYOUTS`; the first row that fits a folder wins. Sets below ``train``
-and ``test`` folders, and folders that gather several sets, are found too.
+What is known of each set is a row of `LAYOUTS`; the first row that fits a folder wins. Sets below `train`
+and `test` folders, and folders that gather several sets, are found too.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def _spot(rng: np.random.Generator) -> tuple[float, float, float]:
 
 
 def _coverage(down: FloatArray, right: FloatArray, length: float, breadth: float, angle: float) -> FloatArray:
-    """Return how much of each pixel a bar of ``length`` by ``breadth`` px covers, ``angle`` from vertical."""
+    """Return how much of each pixel a bar of `length` by `breadth` px covers, `angle` from vertical."""
     along = np.cos(angle) * down + np.sin(angle) * right
     across = np.cos(angle) * right - np.sin(angle) * down
     inside = np.clip(length / 2 + 0.5 - np.abs(along), 0.0, 1.0)

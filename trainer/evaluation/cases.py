@@ -1,7 +1,7 @@
 """Make evaluation cases: windows of known pairs, the same way every time.
 
 A folder is a data set, or several, in any layout that `trainer.data.layouts` knows. A validation folder may
-hold ``clean_video/`` too: rain is rendered on it with the layers in ``streaks_garg/``.
+hold `clean_video/` too: rain is rendered on it with the layers in `streaks_garg/`.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _PATTERN = "weights*.safetensors"
 def save_generator(
     generator: Generator, folder: Path, *, max_bytes: int = 15 * 2**20, dtype: torch.dtype = torch.float16
 ) -> list[Path]:
-    """Write a generator's weights as ``weights.safetensors``, or ``weights-00001-of-00002.safetensors`` etc.
+    """Write a generator's weights as `weights.safetensors`, or `weights-00001-of-00002.safetensors` etc.
 
     Args:
         generator: The network.

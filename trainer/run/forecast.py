@@ -1,4 +1,4 @@
-"""Forecast a run's time and memory from two of its steps, for ``train --dry-run``."""
+"""Forecast a run's time and memory from two of its steps, for `train --dry-run`."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def is_pipe(path: str) -> bool:
 
 
 def open_container(path: str, pipe: Pipe | None = None) -> InputContainer:
-    """Open a file, ``-`` for standard input, or a URL.
+    """Open a file, `-` for standard input, or a URL.
 
     Args:
         path: What is opened.
@@ -60,7 +60,7 @@ def open_container(path: str, pipe: Pipe | None = None) -> InputContainer:
 
 
 def pipe_of(path: str, stop: threading.Event) -> Pipe | None:
-    """Return what reads a source that is a pipe; None for others. See ``Pipe`` for ``stop``."""
+    """Return what reads a source that is a pipe; None for others. See `Pipe` for `stop`."""
     return Pipe(_STANDARD_INPUT_DESCRIPTOR, stop) if is_pipe(path) else None
 
 

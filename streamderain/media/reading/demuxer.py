@@ -58,7 +58,7 @@ class Demuxer:
         stop: Once it is set, a pipe ends.
 
     Attributes:
-        was_ended: Whether ``end`` ended it, before its own end.
+        was_ended: Whether `end` ended it, before its own end.
 
     Raises:
         MediaError: It cannot be opened, or holds no video that can be decoded.
@@ -117,7 +117,7 @@ class Demuxer:
         )
 
     def _look_ahead(self) -> dict[int, av.VideoFrame]:
-        """Decode until every video stream has given a picture; keep what was read for ``items``.
+        """Decode until every video stream has given a picture; keep what was read for `items`.
 
         Returns:
             The first picture of each video stream, by stream index.
@@ -170,7 +170,7 @@ class Demuxer:
 
     @property
     def was_stopped(self) -> bool:
-        """Whether ``stop`` ended it, before its own end."""
+        """Whether `stop` ended it, before its own end."""
         return self._pipe is not None and self._pipe.was_stopped
 
     def end(self) -> bool:

@@ -40,13 +40,13 @@ class FileSource(Closable):
     Decodes until every video stream has given its first picture, so that what it says of them is true.
 
     Args:
-        path: A file, ``-`` for standard input, or a URL.
+        path: A file, `-` for standard input, or a URL.
         options: What is read of it.
-        lead: How many frames around a piece (``-ss``, ``-t``) are read as well, marked as not to be written.
+        lead: How many frames around a piece (`-ss`, `-t`) are read as well, marked as not to be written.
         stop: Once it is set, a pipe ends, also while it is being opened.
 
     Attributes:
-        path: What was opened; ``-`` for standard input.
+        path: What was opened; `-` for standard input.
         name: Its name for messages and reports, without credentials.
         tracks: The video streams, in order of position.
         copied: Audio, subtitle, data and attachment streams and cover art, in the container's order.
@@ -56,7 +56,7 @@ class FileSource(Closable):
     Raises:
         OpenError: Not there, not readable, or nothing with video in it.
         DecodeError: It has video, but no picture of it can be decoded.
-        UnsupportedFormat: Interlaced without ``deinterlace``, encrypted, or pictures of an unknown kind.
+        UnsupportedFormat: Interlaced without `deinterlace`, encrypted, or pictures of an unknown kind.
         ConfigError: The piece begins behind the end.
     """
 
@@ -143,7 +143,7 @@ class FileSource(Closable):
 
     @property
     def was_stopped(self) -> bool:
-        """Whether ``stop`` ended the source before its own end."""
+        """Whether `stop` ended the source before its own end."""
         return self._demuxer.was_stopped
 
     def end(self) -> bool:
@@ -155,9 +155,9 @@ class FileSource(Closable):
         return self._demuxer.end()
 
     def frames(self, copy: Callable[[Packet], None]) -> Iterator[Frame]:
-        """Yield the frames of all video streams as they are decoded; call ``copy`` with copied packets.
+        """Yield the frames of all video streams as they are decoded; call `copy` with copied packets.
 
-        Times of both are moved by ``offset_s``. Broken stretches are skipped and recorded in ``damage``.
+        Times of both are moved by `offset_s`. Broken stretches are skipped and recorded in `damage`.
 
         Raises:
             UnsupportedFormat: Size or pixel format change in the middle.
@@ -173,7 +173,7 @@ class FileSource(Closable):
         self._conclude()
 
     def close(self) -> None:
-        """Release the file. Idempotent; may be called while ``frames`` is suspended.
+        """Release the file. Idempotent; may be called while `frames` is suspended.
 
         Streams of the container are not to be touched afterwards: FFmpeg has freed them.
         """
@@ -280,7 +280,7 @@ def _is_copied(stream: Any) -> bool:
 
 
 def _begin_s(container: InputContainer) -> Fraction:
-    """Return the first timestamp of a container in seconds, exactly: what ``-ss 0`` means."""
+    """Return the first timestamp of a container in seconds, exactly: what `-ss 0` means."""
     starts = [
         stream.start_time * stream.time_base
         for stream in (*container.streams.video, *container.streams.audio)

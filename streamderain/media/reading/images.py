@@ -61,7 +61,7 @@ class ImageSequence(Closable):
     """Yields numbered images as the frames of one video; nothing is copied beside them.
 
     Images are decoded a few ahead, in parallel. One that cannot be decoded is skipped, which leaves a gap in
-    the times, and recorded in ``damage``; a hole in the numbers leaves none, but no window
+    the times, and recorded in `damage`; a hole in the numbers leaves none, but no window
     spans it.
 
     Args:
@@ -130,7 +130,7 @@ class ImageSequence(Closable):
         return (self.tracks[0].info,)
 
     def frames(self, copy: Callable[[Any], None]) -> Iterator[Frame]:
-        """Yield the frames in order; ``copy`` is never called.
+        """Yield the frames in order; `copy` is never called.
 
         Raises:
             UnsupportedFormat: An image has another size than the first, or a format the first's cannot hold.

@@ -25,7 +25,7 @@ class Pipe:
 
     @property
     def was_stopped(self) -> bool:
-        """Whether ``stop`` ended it, before it was at its own end."""
+        """Whether `stop` ended it, before it was at its own end."""
         return self._was_stopped
 
     def end(self) -> None:
@@ -33,7 +33,7 @@ class Pipe:
         self._ended = True
 
     def read(self, size: int) -> bytes:
-        """Return up to ``size`` bytes, waiting for the first; none at the end."""
+        """Return up to `size` bytes, waiting for the first; none at the end."""
         while not (self._ended or self._stop.is_set()):
             ready, _, _ = select.select([self._descriptor], [], [], _LOOK_EVERY_S)
             if ready:

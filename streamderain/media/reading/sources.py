@@ -40,7 +40,7 @@ class SourceSpec:
     Attributes:
         kind: A video file, a numbered run of images, or a still image.
         name: File name that the result gets inside a target folder; unique among the specs of a source.
-        paths: The file, or the images of a run in order; ``-`` for standard input.
+        paths: The file, or the images of a run in order; `-` for standard input.
         address: The URL, with its credentials, where the source is one.
     """
 
@@ -68,13 +68,13 @@ class SourceSpec:
 
 
 def find_sources(source: str | Sequence[str], options: ReadOptions) -> list[SourceSpec]:
-    """Return what a source names, in natural order (``clip2`` before ``clip10``).
+    """Return what a source names, in natural order (`clip2` before `clip10`).
 
     Several sources are files as a shell expands a pattern, which are seen as a folder of just these files, or
     any other sources one after the other.
 
     In a folder or glob, images that are numbered without large holes and have one size are one video;
-    others, and all of them with ``options.stills``, stand alone. Files of unknown kinds are passed over.
+    others, and all of them with `options.stills`, stand alone. Files of unknown kinds are passed over.
 
     Raises:
         OpenError: Nothing is there, or nothing that could be video or image.
@@ -100,18 +100,18 @@ def find_sources(source: str | Sequence[str], options: ReadOptions) -> list[Sour
 def open_source(
     spec: SourceSpec, options: ReadOptions, lead: Lead = NO_LEAD, stop: threading.Event | None = None
 ) -> MediaSource:
-    """Open what ``find_sources`` found.
+    """Open what `find_sources` found.
 
     Args:
         spec: What is opened.
         options: What is read of it.
-        lead: How many frames around a piece (``-ss``, ``-t``) are read as well, marked as not to be written.
+        lead: How many frames around a piece (`-ss`, `-t`) are read as well, marked as not to be written.
         stop: Once it is set, a pipe ends, also while it is being opened.
 
     Raises:
         OpenError: Not there, not readable, or nothing with video in it.
         DecodeError: It has video, but no picture of it can be decoded.
-        UnsupportedFormat: Interlaced without ``deinterlace``, encrypted, or pictures of an unknown kind.
+        UnsupportedFormat: Interlaced without `deinterlace`, encrypted, or pictures of an unknown kind.
         ConfigError: The clip begins behind the end.
     """
     if spec.kind == "sequence":

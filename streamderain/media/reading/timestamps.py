@@ -9,7 +9,7 @@ BACKWARD_JUMP_S = Fraction(1)
 """Decode times that fall back by more than this began anew, as in files that were joined."""
 
 PAUSE_S = Fraction(1)
-"""A step longer than this, and than ``PAUSE_STEPS`` usual ones, parts what lies before from what follows."""
+"""A step longer than this, and than `PAUSE_STEPS` usual ones, parts what lies before from what follows."""
 
 PAUSE_STEPS = 5
 

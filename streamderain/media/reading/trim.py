@@ -1,4 +1,4 @@
-"""Trim a source (``-ss``, ``-t``) to the frame, with the sound in sync."""
+"""Trim a source (`-ss`, `-t`) to the frame, with the sound in sync."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TimeRange:
 
 
 def requested_range(start_s: float, duration_s: float | None, *, begin_s: Fraction) -> TimeRange:
-    """Return the piece that ``-ss`` and ``-t`` ask for in a source whose first timestamp is ``begin_s``."""
+    """Return the piece that `-ss` and `-t` ask for in a source whose first timestamp is `begin_s`."""
     start = _exact(start_s)
     end = None if duration_s is None else begin_s + start + _exact(duration_s)
     return TimeRange(begin_s + start if start else None, end)

@@ -95,8 +95,8 @@ class EncoderSettings:
         options: Encoder options, all of them.
         global_header: Whether the container keeps the parameter sets.
         chosen: Names of those options that the user gave.
-        rotation: Filters every picture goes through first, from ``rotation.rotation_filters``.
-        least_step: Least distance of two frames, in units of ``time_base``.
+        rotation: Filters every picture goes through first, from `rotation.rotation_filters`.
+        least_step: Least distance of two frames, in units of `time_base`.
     """
 
     codec: str
@@ -266,7 +266,7 @@ def open_encoder(settings: EncoderSettings) -> av.VideoStream:
 
     Returns:
         An open stream of a container that goes nowhere; outlets make their streams after it. Close its
-        ``container``: an encoder holds as much memory as all its frames, and would wait for the garbage
+        `container`: an encoder holds as much memory as all its frames, and would wait for the garbage
         collector.
 
     Raises:

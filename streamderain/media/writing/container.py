@@ -43,14 +43,14 @@ MOV_FAMILY = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "f4v")
 
 _FRAGMENT_US = 1_000_000
 """A fragment or cluster is at least so long. A kill costs at most this much, a group of pictures
-(``choice.gop_size``) and what the encoder holds."""
+(`choice.gop_size`) and what the encoder holds."""
 
 _FINEST_TICKS = 1_000_000
 """A movie's clock ticks at most so often a second: the 32-bit counters of old readers hold no long film
 otherwise."""
 
 _FRAGMENTS = {"min_frag_duration": str(_FRAGMENT_US)}
-"""With ``frag_keyframe``: fragments begin at key frames. One that begins inside a group of B-frames can leave
+"""With `frag_keyframe`: fragments begin at key frames. One that begins inside a group of B-frames can leave
 the last picture in the fragment before, and FFmpeg then takes the length of the whole file from the last
 fragment alone: readers drop that picture."""
 
@@ -88,7 +88,7 @@ def _fragments(*, cover: bool) -> dict[str, str]:
 
 
 class ContainerOutlet:
-    """Writes one container. ``mux`` and ``copy`` may be called from different threads.
+    """Writes one container. `mux` and `copy` may be called from different threads.
 
     The header is tried here, so that what the format cannot hold is known before work starts.
 
@@ -96,7 +96,7 @@ class ContainerOutlet:
         sink: Where the bytes go.
         muxer: FFmpeg's name of the format.
         source: Gives metadata, chapters and the video streams' tags.
-        encoders: One per video stream; their packets are told apart by their ``stream``.
+        encoders: One per video stream; their packets are told apart by their `stream`.
         copied_streams: The copied streams this format can hold.
         options: Muxer options.
         name: Name of the target, for messages.
@@ -149,7 +149,7 @@ class ContainerOutlet:
         return self._sink.written_bytes
 
     def duplicate(self, packet: av.Packet[Any]) -> av.Packet[Any]:
-        """See :func:`streamderain.media.writing.packets.duplicate`."""
+        """See `media.writing.packets.duplicate`."""
         return duplicate(packet)
 
     def mux(self, packets: Sequence[av.Packet[Any]]) -> None:

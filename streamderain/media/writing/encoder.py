@@ -25,7 +25,7 @@ class VideoEncoder:
     The frame keeps its chroma (where only luma was derained), its alpha and its side data by construction.
 
     Args:
-        stream: Stream of the open encoder, from ``codecs.settle``.
+        stream: Stream of the open encoder, from `codecs.settle`.
         settings: What it was opened with.
         follow_size: Open a new encoder where the size of the frames changes (images) instead of refusing.
         name: What is encoded, for messages.
@@ -62,7 +62,7 @@ class VideoEncoder:
                 passes the picture through.
 
         Returns:
-            The packets that became ready, with ``stream`` set to this encoder's; maybe none.
+            The packets that became ready, with `stream` set to this encoder's; maybe none.
 
         Raises:
             EncodeError: The encoder refuses the frame, or its size changed.

@@ -193,7 +193,7 @@ def in_range(
     """Return the candidates, in limited range where the file could not say that their range is full.
 
     Args:
-        candidates: From ``candidates_for``.
+        candidates: From `candidates_for`.
         muxer: FFmpeg's name of the container format.
         options: Muxer options.
         samples: Makes the small pictures that are written and read back.

@@ -89,7 +89,7 @@ class ImageOutlet:
                 raise EncodeError(f"{self.name}: no picture to write; the source gave none")
 
     def duplicate(self, packet: av.Packet[Any]) -> av.Packet[Any]:
-        """See :func:`streamderain.media.writing.packets.duplicate`."""
+        """See `media.writing.packets.duplicate`."""
         return duplicate(packet)
 
     def leave(self) -> str | None:

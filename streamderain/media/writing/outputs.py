@@ -64,7 +64,7 @@ def open_outputs(
 
     Args:
         source: The open source.
-        targets: As the user wrote them, passed by ``check_targets``.
+        targets: As the user wrote them, passed by `check_targets`.
         options: How the result is encoded.
         trace: Receives how long it takes to write planes back.
 

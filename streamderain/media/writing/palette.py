@@ -25,7 +25,7 @@ class Palette:
         self._size = (0, 0)
 
     def reduced(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """Return a copy of a picture of any format as ``pal8``."""
+        """Return a copy of a picture of any format as `pal8`."""
         size = picture.width, picture.height
         if self._graph is None or size != self._size:
             self._graph, self._size = _built(*size), size

@@ -76,7 +76,7 @@ def _png_tags(data: bytes) -> Iterator[str]:
 
 
 def _chunks(data: bytes, place: int, order: str) -> Iterator[tuple[bytes, bytes]]:
-    """Yield kind and beginning of the content of each chunk of a PNG (``>``) or RIFF file (``<``)."""
+    """Yield kind and beginning of the content of each chunk of a PNG (`>`) or RIFF file (`<`)."""
     while place + 8 <= len(data):
         head = data[place : place + 8]
         size = struct.unpack(f"{order}I", head[:4] if order == ">" else head[4:])[0]

@@ -42,7 +42,7 @@ class Rotator:
     """Turns pictures of any size and pixel format; the result carries no display matrix any more.
 
     Args:
-        filters: From ``rotation_filters``.
+        filters: From `rotation_filters`.
     """
 
     def __init__(self, filters: Sequence[str]) -> None:

@@ -32,7 +32,7 @@ _GAP = 3
 
 
 class Sink(Protocol):
-    """A place for bytes. ``write``, ``seek`` and ``tell`` are what PyAV asks of a file object.
+    """A place for bytes. `write`, `seek` and `tell` are what PyAV asks of a file object.
 
     Attributes:
         error: The first failed write; None while all is well.
@@ -43,7 +43,7 @@ class Sink(Protocol):
     written_bytes: int
 
     def write(self, data: bytes) -> int:
-        """Write all of ``data``; return its length."""
+        """Write all of `data`; return its length."""
 
     def check(self) -> None:
         """Raise the first error met so far, in words."""
@@ -85,14 +85,14 @@ def write_error(error: OSError, *, path: str, where: Path | None) -> MediaError:
 
 
 class PartialFile:
-    """A file written as ``NAME.partial.EXT`` beside its place and renamed when whole.
+    """A file written as `NAME.partial.EXT` beside its place and renamed when whole.
 
     The partial file is locked while it is written and marked as streamderain's own. When a target is whole,
     what earlier runs left unfinished of it is removed: marked files that nobody holds a lock on.
 
     Args:
         path: The name it gets in the end. Its folder must exist.
-        overwrite: Whether ``keep`` may replace a file of that name.
+        overwrite: Whether `keep` may replace a file of that name.
 
     Attributes:
         partial: Where it is written.
@@ -120,10 +120,10 @@ class PartialFile:
         return self._dead
 
     def write(self, data: bytes) -> int:
-        """Write all of ``data``; return its length.
+        """Write all of `data`; return its length.
 
         Raises:
-            OSError: The write failed; the first such error is kept for ``check``.
+            OSError: The write failed; the first such error is kept for `check`.
         """
         if self._dead:
             return len(data)
@@ -243,7 +243,7 @@ class StandardOutput:
         return self._dead
 
     def write(self, data: bytes) -> int:
-        """Write all of ``data``; wait while the reader is slow.
+        """Write all of `data`; wait while the reader is slow.
 
         Raises:
             OSError: The reader went away or its disk is full.
@@ -299,7 +299,7 @@ class NullSink:
         self._place = 0
 
     def write(self, data: bytes) -> int:
-        """Forget ``data``; return its length."""
+        """Forget `data`; return its length."""
         self._place += len(data)
         return len(data)
 
@@ -314,7 +314,7 @@ class NullSink:
 
 
 def _written(descriptor: int, data: bytes) -> Iterator[int]:
-    """Write all of ``data`` in pieces; yield the size of each once it is out."""
+    """Write all of `data` in pieces; yield the size of each once it is out."""
     rest = memoryview(data)
     while rest:
         count = os.write(descriptor, rest[:_CHUNK_BYTES])

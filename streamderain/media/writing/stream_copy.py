@@ -143,7 +143,7 @@ class TranscodedSubtitles:
 
     Args:
         source: The subtitle stream.
-        codec: Encoder name, such as ``"mov_text"``.
+        codec: Encoder name, such as `"mov_text"`.
     """
 
     def __init__(self, source: Any, codec: str) -> None:
@@ -366,7 +366,7 @@ def _cover_bytes(stream: Any, path: str) -> bytes:
 def _is_remade(stream: Any) -> bool:
     """Return whether the muxer makes this stream again by itself.
 
-    A timecode track comes from the video's ``timecode`` tag, the text track of chapters from the chapters.
+    A timecode track comes from the video's `timecode` tag, the text track of chapters from the chapters.
     """
     if stream.type != "data":
         return False

@@ -70,7 +70,7 @@ class MonotonicTimestamps:
         self._last: Fraction | None = Fraction(-int(strict)) if from_zero else None
 
     def place(self, packet: av.Packet[Any], time_base: Fraction) -> None:
-        """Rewrite the packet's times in ticks of ``time_base`` where they would not rise."""
+        """Rewrite the packet's times in ticks of `time_base` where they would not rise."""
         if packet.dts is None:
             packet.dts = packet.pts
         if packet.dts is None:
@@ -93,7 +93,7 @@ def later_timecode(text: str, by_s: Fraction, rate_fps: Fraction) -> str:
     """Return the SMPTE time code (ST 12) of a later frame.
 
     Args:
-        text: ``HH:MM:SS:FF``; a semicolon or dot before the frames says that numbers are dropped: two at the
+        text: `HH:MM:SS:FF`; a semicolon or dot before the frames says that numbers are dropped: two at the
             beginning of each minute but every tenth at 29.97 frames/s, four at 59.94. Anything else comes
             back as it is.
         by_s: How much later, in seconds.

@@ -56,7 +56,7 @@ def luma_scale(geometry: Geometry) -> LumaScale:
 
 
 def window_names(model: ModelCard) -> tuple[str, ...]:
-    """Return names of the window's frames, oldest first: ``before1``, ``current``, ``after1`` and so on."""
+    """Return names of the window's frames, oldest first: `before1`, `current`, `after1` and so on."""
     earlier = (f"before{i}" for i in range(model.before, 0, -1))
     later = (f"after{i}" for i in range(1, model.after + 1))
     return (*earlier, "current", *later)

@@ -22,7 +22,7 @@ def input_name(window_name: str, component: int) -> str:
 
 
 def adapted_core(core: Any, *, model: ModelCard, geometry: Geometry) -> Any:
-    """Build the adapter of ``adapters/luma.py`` around a core.
+    """Build the adapter of `adapters/luma.py` around a core.
 
     All of it works channels-last, the layout in which blocks arrive and convolutions compute: the two
     transpositions around the core then only rename axes.
@@ -33,8 +33,8 @@ def adapted_core(core: Any, *, model: ModelCard, geometry: Geometry) -> Any:
         geometry: What frames look like.
 
     Returns:
-        A model with inputs ``<window name>.<component>`` of (1, rows, columns, block * block) codes,
-        ``validity`` (1, neighbours) and ``strength`` (1,); one output of codes per component.
+        A model with inputs `<window name>.<component>` of (1, rows, columns, block * block) codes,
+        `validity` (1, neighbours) and `strength` (1,); one output of codes per component.
     """
     scale = luma_scale(geometry)
     rows = padded(geometry.height, model.multiple) // model.block

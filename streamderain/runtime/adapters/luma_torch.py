@@ -8,11 +8,11 @@ from streamderain.runtime.adapters.luma import LumaScale
 
 
 class LumaAdapter(torch.nn.Module):
-    """The adapter of ``adapters/luma.py`` around a core, on blocks of codes.
+    """The adapter of `adapters/luma.py` around a core, on blocks of codes.
 
     Args:
         core: Reads the window and the excess (N, (frames + 1) * block * block, rows, columns), oldest frame
-            first, and ``validity`` (N, neighbours); returns the share of the excess that is rain and a
+            first, and `validity` (N, neighbours); returns the share of the excess that is rain and a
             correction, (N, block * block, rows, columns) each; all on the studio scale 0..1.
         scale: How codes map onto that scale.
         current: Place of the current frame in the window.

@@ -201,13 +201,13 @@ def test_no_pass_is_wasted(
     passes: Counter[str] = Counter()
     translate, features = Generator.translate, Generator.features
 
-    def counted_translate(self: Generator, picture: torch.Tensor, layers: Any) -> Any:
+    def counted_translate(self: Generator, picture: torch.Tensor, layers: Any, **direction: bool) -> Any:
         passes["whole"] += len(picture)
-        return translate(self, picture, layers)
+        return translate(self, picture, layers, **direction)
 
-    def counted_features(self: Generator, picture: torch.Tensor, layers: Any) -> Any:
+    def counted_features(self: Generator, picture: torch.Tensor, layers: Any, **direction: bool) -> Any:
         passes["encoder"] += len(picture)
-        return features(self, picture, layers)
+        return features(self, picture, layers, **direction)
 
     monkeypatch.setattr(Generator, "translate", counted_translate)
     monkeypatch.setattr(Generator, "features", counted_features)

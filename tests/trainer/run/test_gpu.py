@@ -17,7 +17,10 @@ from trainer.methods.translation import Translation, channels_of
 from trainer.run.devices import open_fabric
 from trainer.run.loop import one_device, train
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
 
 
 class _Noise:

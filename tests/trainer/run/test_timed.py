@@ -32,6 +32,8 @@ from trainer.run import timed
 from trainer.run.loop import one_device, train
 from trainer.run.timed import KEPT, SessionPlan, run_session
 
+pytestmark = pytest.mark.slow
+
 CONFIG = parse_config({**TINY_GAN, "workers": 0, "save_every": 1000}, where="test")
 ROOT = Path(__file__).parents[3]
 

@@ -39,6 +39,8 @@ from trainer.methods.optimise import learning_rate
 from trainer.methods.supervised import Supervised
 from trainer.run.loop import TrainingDiverged, one_device, train
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 

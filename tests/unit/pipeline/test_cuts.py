@@ -9,7 +9,7 @@ GEOMETRY = Geometry(320, 240)
 
 
 def scene(seed: int, shift: int = 0, noise: float = 0.0) -> np.ndarray:
-    """A picture of smooth patches, moved to the left by ``shift`` px."""
+    """A picture of smooth patches, moved to the left by `shift` px."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:240, 0:320]
     waves = sum(

@@ -18,6 +18,8 @@ import pytest
 
 from streamderain.system.process import Isolated
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 
