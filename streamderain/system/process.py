@@ -13,9 +13,9 @@ from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from streamderain.closable import Closable
 from streamderain.errors import EngineError, PipelineError, StreamderainError
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Crashed(EngineError):
         )
 
 
-class Isolated(Generic[T]):
+class Isolated(Closable, Generic[T]):
     """Runs a generator in a process of its own, a step each time the next value is asked for.
 
     Args:
@@ -65,14 +65,6 @@ class Isolated(Generic[T]):
         self._process = context.Process(target=_serve, args=(os.getpid(), there, work, arguments))
         start_child(self._process)
         there.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Self:
         return self

@@ -318,6 +318,7 @@ def test_a_named_engine_that_is_not_installed_names_what_to_install(monkeypatch:
     ],
 )
 def test_devices_and_precisions_that_are_not_there_are_refused(options: EngineOptions, words: str) -> None:
+    require_engine(options.engine)
     with pytest.raises(EngineUnavailable, match=words):
         open_engine(options)
 
