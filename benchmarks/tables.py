@@ -82,8 +82,7 @@ def _throughput() -> str:
     rows = []
     for row in result["rows"]:
         stages = row["stages"]
-        shown = ("decode", "align", "network", "encode")
-        costs = [stages[name]["cpu_ms_per_frame"]["median"] for name in shown]
+        costs = [stages[name]["cpu_ms_per_frame"]["median"] for name in ("decode", "network", "encode")]
         copies = sum(stages[name]["cpu_ms_per_frame"]["median"] for name in ("copy", "write-back"))
         rows.append(
             (
@@ -97,7 +96,7 @@ def _throughput() -> str:
     header = (
         "clip",
         "frames/s",
-        "processor ms a frame: decode + alignment + network + encode + copies",
+        "processor ms a frame: decode + network + encode + copies",
         "cores busy",
         "peak memory, MB",
     )
