@@ -84,7 +84,47 @@ def write_error(error: OSError, *, path: str, where: Path | None) -> MediaError:
     return OutputFull(f"no room to write {path}: {error.strerror}{free}. To go on: {advice}")
 
 
-class PartialFile:
+class _DescriptorSink:
+    """What sinks that write to a file descriptor share.
+
+    Args:
+        descriptor: Where the bytes go; closed with the sink.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.error: OSError | None = None
+        self.written_bytes = 0
+        self._fd = descriptor
+        self._dead = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the writing ended. PyAV writes no trailer into a closed file."""
+        return self._dead
+
+    def write(self, data: bytes) -> int:
+        """Write all of `data`, wait while a reader is slow; return its length.
+
+        Raises:
+            OSError: The write failed; the first such error is kept for `check`.
+        """
+        if self._dead:
+            return len(data)
+        try:
+            for count in _written(self._fd, data):
+                self.written_bytes += count
+        except OSError as error:
+            self.error = self.error or error
+            raise
+        return len(data)
+
+    def _close(self) -> None:
+        self._dead = True
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+
+
+class PartialFile(_DescriptorSink):
     """A file written as `NAME.partial.EXT` beside its place and renamed when whole.
 
     The partial file is locked while it is written and marked as streamderain's own. When a target is whole,
@@ -103,37 +143,14 @@ class PartialFile:
     """
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self.partial, descriptor = _create_beside(path)
+        super().__init__(descriptor)
         self.path = path
-        self.error: OSError | None = None
-        self.written_bytes = 0
         self._overwrite = overwrite
-        self._dead = False
-        self.partial, self._fd = _create_beside(path)
         # The lock before the mark: what is marked and not locked is nobody's.
         if _locked(self._fd):
             with contextlib.suppress(OSError):  # a file system without attributes: nothing is removed there
                 os.setxattr(self._fd, _MARK, b"1")
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was kept or discarded. PyAV writes no trailer into a closed file."""
-        return self._dead
-
-    def write(self, data: bytes) -> int:
-        """Write all of `data`; return its length.
-
-        Raises:
-            OSError: The write failed; the first such error is kept for `check`.
-        """
-        if self._dead:
-            return len(data)
-        try:
-            for count in _written(self._fd, data):
-                self.written_bytes += count
-        except OSError as error:
-            self.error = self.error or error
-            raise
-        return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move the place of the next write; return it, in bytes."""
@@ -200,11 +217,6 @@ class PartialFile:
         with contextlib.suppress(OSError):
             self.partial.unlink()
 
-    def _close(self) -> None:
-        self._dead = True
-        with contextlib.suppress(OSError):
-            os.close(self._fd)
-
     def _rename(self) -> None:
         if self._overwrite:
             self.partial.replace(self.path)
@@ -224,7 +236,7 @@ class PartialFile:
             self.partial.unlink()
 
 
-class StandardOutput:
+class StandardOutput(_DescriptorSink):
     """Standard output as a sink; it cannot be sought, and nothing is renamed.
 
     Args:
@@ -232,31 +244,7 @@ class StandardOutput:
     """
 
     def __init__(self, descriptor: int = 1) -> None:
-        self.error: OSError | None = None
-        self.written_bytes = 0
-        self._fd = os.dup(descriptor)
-        self._dead = False
-
-    @property
-    def closed(self) -> bool:
-        """Whether the writing ended. PyAV writes no trailer into a closed file."""
-        return self._dead
-
-    def write(self, data: bytes) -> int:
-        """Write all of `data`; wait while the reader is slow.
-
-        Raises:
-            OSError: The reader went away or its disk is full.
-        """
-        if self._dead:
-            return len(data)
-        try:
-            for count in _written(self._fd, data):
-                self.written_bytes += count
-        except OSError as error:
-            self.error = self.error or error
-            raise
-        return len(data)
+        super().__init__(os.dup(descriptor))
 
     def check(self) -> None:
         """Raise the first error met so far.
@@ -281,9 +269,7 @@ class StandardOutput:
     def discard(self) -> None:
         """End the writing; what went out cannot be taken back. Idempotent, never raises."""
         if not self._dead:
-            self._dead = True
-            with contextlib.suppress(OSError):
-                os.close(self._fd)
+            self._close()
 
 
 class NullSink:
