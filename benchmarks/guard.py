@@ -281,7 +281,7 @@ def _network(cleanup: ExitStack) -> tuple[Work, Work]:
     frames = list(rainy_scene(width=_WIDTH, height=_HEIGHT, frames=12))
 
     def ours() -> None:
-        with InlineSession(engine, Geometry(_WIDTH, _HEIGHT), 1.0) as session:
+        with InlineSession(engine, Geometry(_WIDTH, _HEIGHT)) as session:
             for frame in frames:
                 list(session.push((frame,), None))
             list(session.drain())
@@ -315,7 +315,7 @@ def _network_gmac() -> float:
 def _session(clip: Path) -> None:
     source = FileSource(str(clip), ReadOptions())
     engine = open_engine(EngineOptions(engine="identity"))
-    with InlineSession(engine, source.streams[0].geometry, 1.0) as session:
+    with InlineSession(engine, source.streams[0].geometry) as session:
         for frame in source.frames(lambda packet: None):
             list(session.push(frame.planes, None))
         list(session.drain())

@@ -82,7 +82,8 @@ def _throughput() -> str:
     rows = []
     for row in result["rows"]:
         stages = row["stages"]
-        costs = [stages[name]["cpu_ms_per_frame"]["median"] for name in ("decode", "network", "encode")]
+        shown = ("decode", "align", "network", "encode")
+        costs = [stages[name]["cpu_ms_per_frame"]["median"] for name in shown]
         copies = sum(stages[name]["cpu_ms_per_frame"]["median"] for name in ("copy", "write-back"))
         rows.append(
             (
@@ -96,7 +97,7 @@ def _throughput() -> str:
     header = (
         "clip",
         "frames/s",
-        "processor ms a frame: decode + network + encode + copies",
+        "processor ms a frame: decode + alignment + network + encode + copies",
         "cores busy",
         "peak memory, MB",
     )

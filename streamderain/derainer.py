@@ -83,10 +83,10 @@ class Derainer(Closable):
         if first is None:
             return
         geometry = _geometry(first)
-        with InlineSession(self._engine, geometry, self._options.strength) as lane:
+        with InlineSession(self._engine, geometry, self._options) as session:
             for image in self._checked(first, frames, geometry):
-                yield from (_image(planes) for _, planes in lane.push(_planes(image), None))
-            yield from (_image(planes) for _, planes in lane.drain())
+                yield from (_image(planes) for _, planes in session.push(_planes(image), None))
+            yield from (_image(planes) for _, planes in session.drain())
 
     def close(self) -> None:
         """Release the engine. Idempotent."""
@@ -143,15 +143,15 @@ def frames(source: str | Path, options: RunOptions | None = None) -> Iterator[De
     with ExitStack() as cleanup:
         engine = cleanup.enter_context(open_engine(options.engine))
         opened = cleanup.enter_context(open_source(specs[0], options.read, lead_of(engine.model)))
-        lanes = [
-            cleanup.enter_context(InlineSession(engine, stream.geometry, options.engine.strength))
+        sessions = [
+            cleanup.enter_context(InlineSession(engine, stream.geometry, options.engine))
             for stream in opened.streams
         ]
         for frame in opened.frames(lambda packet: None):
-            popped = lanes[frame.stream].push(frame.planes, frame, cut=frame.cut, emit=frame.emit)
+            popped = sessions[frame.stream].push(frame.planes, frame, cut=frame.cut, emit=frame.emit)
             yield from (_derained(token, planes) for token, planes in popped)
-        for lane in lanes:
-            yield from (_derained(token, planes) for token, planes in lane.drain())
+        for session in sessions:
+            yield from (_derained(token, planes) for token, planes in session.drain())
 
 
 def _geometry(image: Image) -> Geometry:

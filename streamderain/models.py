@@ -74,6 +74,25 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowCells:
+    """How finely the motion between frames is estimated: one vector for each square cell of pixels.
+
+    Attributes:
+        cell_px: Edge of a cell.
+        fine_cell_px: Edge for small frames.
+        fine_px: Frames of at most so many pixels are small.
+    """
+
+    cell_px: int = 4
+    fine_cell_px: int = 2
+    fine_px: int = 400_000
+
+    def edge_px(self, width: int, height: int) -> int:
+        """Return the edge of a cell for frames of a size in pixels."""
+        return self.fine_cell_px if width * height <= self.fine_px else self.cell_px
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """What a model is.
 
@@ -91,6 +110,8 @@ class ModelCard:
         summary: One sentence for `models list`.
         folder: Where the card lies.
         files: Precision (or `"weights"`) to file.
+        alignment: "flow" where neighbours are warped onto the current frame before the core reads them.
+        flow: How finely, where they are.
         default_precision: Engine name to the precision it uses unless told otherwise.
         training: Data, steps and time of the training, as the card tells them.
         scores: Measured figures with their do-nothing rows.
@@ -109,6 +130,8 @@ class ModelCard:
     summary: str
     folder: Path
     files: Mapping[str, ModelFile]
+    alignment: Literal["none", "flow"]
+    flow: FlowCells
     default_precision: Mapping[str, str]
     training: Mapping[str, Any]
     scores: tuple[Score, ...]
@@ -147,6 +170,13 @@ def _score(row: Mapping[str, Any]) -> Score:
     )
 
 
+def _alignment(table: Mapping[str, Any]) -> Literal["none", "flow"]:
+    found = table.get("alignment", "none")
+    if found not in ("none", "flow"):
+        raise ValueError(f"alignment must be none or flow, not {found!r}")
+    return "flow" if found == "flow" else "none"
+
+
 def read_card(folder: Path) -> ModelCard:
     """Read the card of the model in `folder`.
 
@@ -173,6 +203,8 @@ def read_card(folder: Path) -> ModelCard:
             files={
                 key: ModelFile(folder / row["path"], row["sha256"]) for key, row in table["files"].items()
             },
+            alignment=_alignment(table),
+            flow=FlowCells(**table.get("flow", {})),
             default_precision=table["default_precision"],
             training=table.get("training", {}),
             scores=tuple(_score(row) for row in table.get("scores", [])),

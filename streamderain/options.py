@@ -115,6 +115,8 @@ class EngineOptions:
         device: Device in the engine's own words (`"cpu"`, `"cuda:1"`); `"auto"` for its default.
         precision: One of the card's precisions; `"auto"` for the engine's default.
         strength: How much of the found rain is taken away, 0 (nothing) to 1 (all).
+        alignment: `"auto"` warps neighbouring frames onto the current one where the model wants that; `"off"`
+            never does, for comparison.
         threads: Processor threads the engine may use; 0 for all this process may run on.
     """
 
@@ -123,12 +125,15 @@ class EngineOptions:
     device: str = "auto"
     precision: str = "auto"
     strength: float = 1.0
+    alignment: str = "auto"
     threads: int = 0
 
     def __post_init__(self) -> None:
         require_types(self)
         if not 0.0 <= self.strength <= 1.0:
             raise ConfigError(f"strength must lie in 0..1, not {self.strength}")
+        if self.alignment not in ("auto", "off"):
+            raise ConfigError(f"alignment must be auto or off, not {self.alignment!r}")
         if self.threads < 0:
             raise ConfigError(f"threads must be 0 (all) or more, not {self.threads}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Literal
 
-Step = Literal["decode", "copy-in", "network", "copy-out", "write-back", "write", "frame"]
+Step = Literal["decode", "copy-in", "align", "network", "copy-out", "write-back", "write", "frame"]
 """`write` is all an output does with a frame, `write-back` among it; `frame` is the whole way, from the
 decoder's hand to the encoder's."""
 

@@ -130,7 +130,12 @@ class DataConfig:
         share_pair: Pairs, neighbours missing.
         share_pseudo: Pairs whose rain a trained generator made, neighbours missing.
         share_dry: Rain-free windows and stills, whose target is the input itself.
+        share_flat: Rain-free flat areas and gradients of any level.
         drop_neighbour: Chance that a neighbour is dropped, for each sample that has neighbours.
+        strides: Distances of the frames of a window of a clip, each as likely as any other.
+        parallax: Share of panned stills with a nearer layer that moves on its own.
+        fine_flow: Share of samples whose flow is as fine as that of small frames.
+        margin_px: What the flow sees beyond the crop on each side, px, a multiple of 4.
         moving_lights: Share of moving clean windows with bright bars and lamps drawn in, which are no rain.
         strange_neighbour: Chance that a neighbour shows another scene, as after a cut that was missed.
         heavy: Chance of heavy rain of several directions.
@@ -153,6 +158,11 @@ class DataConfig:
     share_pair: float = 0.05
     share_pseudo: float = 0.0
     share_dry: float = 0.20
+    share_flat: float = 0.02
+    strides: tuple[int, ...] = (1, 1, 2, 3)
+    parallax: float = 0.5
+    fine_flow: float = 0.5
+    margin_px: int = 32
     drop_neighbour: float = 0.2
     moving_lights: float = 0.25
     strange_neighbour: float = 0.04

@@ -118,6 +118,12 @@ _ENGINE_SETTINGS: _Options = (
     click.option(
         "--strength", default=1.0, show_default=True, help="How much of the rain is taken away, 0 to 1."
     ),
+    click.option(
+        "--alignment",
+        default="auto",
+        show_default=True,
+        help="off leaves neighbouring frames where they are: for comparison, where the camera stands still.",
+    ),
 )
 
 _ENCODER: _Options = (

@@ -137,7 +137,7 @@ class Job:
 
     def _prepare(self, source: MediaSource, cleanup: ExitStack) -> tuple[Pipeline, list[str]]:
         """Open sessions and outputs, which are closed again should anything fail."""
-        options = SessionOptions(depth=self._slots, strength=self._options.engine.strength, trace=self._trace)
+        options = SessionOptions.of(self._options.engine, depth=self._slots, trace=self._trace)
         sessions = []
         for stream in source.streams:
             sessions.append(self._engine.session(stream.geometry, options))

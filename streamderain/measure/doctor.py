@@ -31,7 +31,7 @@ from streamderain.options import EngineOptions
 from streamderain.pipeline.inline import InlineSession
 from streamderain.runtime.registry import AUTO_ORDER, ENGINES, open_engine
 from streamderain.system.gpu import gpus
-from streamderain.system.installing import reinstall_command
+from streamderain.system.installing import install_command, reinstall_command
 from streamderain.system.machine import processor, version
 from streamderain.system.process import Crashed, isolated
 
@@ -112,6 +112,7 @@ def diagnose() -> Iterator[Check]:
     yield from _media()
     yield from _models()
     yield from _engines()
+    yield _alignment()
     yield _driver()
     yield from _disks()
     yield _fonts()
@@ -209,7 +210,7 @@ def try_engine(name: str, precision: str) -> Iterator[str]:
     dry, rainy = _tiny_clip()
     with (
         open_engine(options) as engine,
-        InlineSession(engine, _TINY, 1.0) as session,
+        InlineSession(engine, _TINY) as session,
     ):
         compiled_s = time.perf_counter() - started
         derained = []
@@ -236,6 +237,48 @@ def _require_less_rain(dry: list[Codes], rainy: list[Codes], derained: list[Code
             f"the {engine} engine computes, but what comes out is wrong: known rain goes from {before:.1f} "
             f"to {after:.1f} dB; choose another --engine and report this"
         )
+
+
+def _alignment() -> Check:
+    fix = f"{install_command('opencv-python-headless')} --force-reinstall"
+    try:
+        return Check("alignment", "ok", isolated(try_alignment, doing="tried alignment"), needed=True)
+    except Crashed as crash:
+        return Check("alignment", "broken", f"native code crashed ({crash.how})", fix, needed=True)
+    except StreamderainError as error:
+        return Check("alignment", "broken", str(error), fix, needed=True)
+
+
+def try_alignment() -> Iterator[str]:
+    """Undo the motion between frames of a moving camera, as sessions do.
+
+    Yields:
+        The version of OpenCV and the time for a frame with two neighbours, for people.
+
+    Raises:
+        EngineError: OpenCV is missing, or the motion is not found.
+    """
+    try:
+        from streamderain import motion
+    except ImportError as error:
+        raise EngineError(f"OpenCV does not load: {error}") from error
+    width, height, pan_px = 1280, 720, 6
+    y, x = np.mgrid[0:height, 0 : width + 2 * pan_px].astype(np.float32)
+    scene = np.rint(110 + 45 * np.sin(x / 19) * np.cos(y / 23) + 30 * np.sin(x / 7 + y / 11)).astype(np.uint8)
+    window = np.stack([scene[:, left : left + width] for left in (0, pan_px, 2 * pan_px)])
+    with motion.one_thread():
+        motion.align(window, cell=4)
+        started = time.perf_counter()
+        aligned = motion.align(window, cell=4)
+        took_ms = 1000 * (time.perf_counter() - started)
+    inner = (slice(16, -16), slice(16, -16))
+    off = max(float(np.abs(aligned[i][inner].astype(int) - window[1][inner]).mean()) for i in (0, 2))
+    if off > 2.0:
+        raise EngineError(
+            f"OpenCV computes, but a pan of {pan_px} px is not undone (off by {off:.1f} codes); report this"
+        )
+    found = version("opencv-python-headless") or version("opencv-python")
+    yield f"OpenCV {found}: undoes a pan, {took_ms:.0f} ms a 720p frame with two neighbours"
 
 
 def _driver() -> Check:

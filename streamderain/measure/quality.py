@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from streamderain.errors import ConfigError
 from streamderain.frame import Frame, Geometry, Planes
-from streamderain.measure.flow import block_flow
+from streamderain.measure.flow import estimate_flow
 from streamderain.measure.metrics import matlab_luma, psnr, ssim, warping_error
 from streamderain.measure.rain import RainSequence, known_rain
 from streamderain.media.arrays import rgb_array
@@ -358,7 +358,7 @@ def _flicker(current: Triple, following: Triple) -> dict[str, float]:
     def codes(picture: Rgb) -> NDArray[np.uint8]:
         return np.rint(matlab_luma(picture)).astype(np.uint8)
 
-    flow, visible = block_flow(codes(current.reference), codes(following.reference))
+    flow, visible = estimate_flow(codes(current.reference), codes(following.reference))
     names = ("after", "before", "reference")
     pairs = ((codes(getattr(current, name)), codes(getattr(following, name))) for name in names)
     return {
@@ -375,7 +375,7 @@ def _walk(
         engine = cleanup.enter_context(open_engine(options))
         source = cleanup.enter_context(open_source(spec, read, lead_of(engine.model)))
         geometry = source.streams[0].geometry
-        session = cleanup.enter_context(InlineSession(engine, geometry, options.strength))
+        session = cleanup.enter_context(InlineSession(engine, geometry, options))
         sky = known_rain(geometry.width, geometry.height) if rain else None
         for frame in source.frames(lambda packet: None):
             if frame.stream != 0:

@@ -28,7 +28,7 @@ from streamderain.system.gpu import GpuUse
 from streamderain.system.usage import Usage
 from streamderain.trace import Trace
 
-STAGES = ("decode", "copy", "network", "write-back", "encode")
+STAGES = ("decode", "copy", "align", "network", "write-back", "encode")
 
 _KEPT_BYTES = 256 * 2**20
 """Decoded frames that a stage alone works on; more would be memory that no real run needs."""
@@ -273,7 +273,7 @@ def _computed(frames: list[Frame], spec: SourceSpec, engine: Engine, setup: Setu
     trace = Trace()
     with open_source(spec, setup.options.read) as source:
         geometry = source.streams[0].geometry
-    options = SessionOptions(depth=setup.slots, strength=setup.options.engine.strength, trace=trace)
+    options = SessionOptions.of(setup.options.engine, depth=setup.slots, trace=trace)
     with engine.session(geometry, options) as session:
 
         def feed() -> None:
@@ -291,9 +291,12 @@ def _computed(frames: list[Frame], spec: SourceSpec, engine: Engine, setup: Setu
                 feeder.join()
     copies = [sum(pair) for pair in zip(trace.seconds["copy-in"], trace.seconds["copy-out"], strict=True)]
     copy_ms = 1000 * sum(copies) / len(copies)
-    network_ms = max(0.0, 1000 * usage.cpu_s / len(frames) - copy_ms)
+    # The flow and the warps run on one thread each: their time is processor time.
+    align_ms = 1000 * sum(trace.seconds["align"]) / len(frames)
+    network_ms = max(0.0, 1000 * usage.cpu_s / len(frames) - copy_ms - align_ms)
     return {
         "copy": StageCost(1000 / copy_ms, copy_ms, percentiles(copies)),
+        "align": StageCost(1000 / align_ms, align_ms, percentiles(trace.seconds["align"])),
         "network": StageCost(len(frames) / usage.wall_s, network_ms, percentiles(trace.seconds["network"])),
     }
 

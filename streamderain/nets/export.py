@@ -7,27 +7,28 @@ from pathlib import Path
 
 import torch
 
-from streamderain.nets.fast import BLOCK
+from streamderain.nets.fast import BLOCK, PARTS
 from streamderain.nets.network import Network
 
 OPSET = 18
-INPUT_NAMES = ("window", "validity")
-OUTPUT_NAMES = ("share", "correction")
+INPUT_NAMES = ("window", "prior", "validity")
+OUTPUT_NAMES = ("logits", "odds", "correction")
 
 
 def export_core(network: Network, path: Path) -> None:
     """Write the core as a self-contained ONNX file with dynamic batch, height and width.
 
-    Inputs: `window` (N, 64, h, w) float32, blocks of luma code / 255 of the previous, the current and the
-    next frame and of the excess, with even h and w, and `validity` (N, 2) float32. Outputs: `share` and
-    `correction`, (N, 16, h, w) float32 both. See `FastNet.forward`.
+    Inputs: `window` (N, 96, h, w), `prior` (N, 2, h, w) and `validity` (N, 2), float32, see
+    `FastNet.forward`, with even h and w. Outputs: `logits` (N, 32, h, w), `odds` (N, 2, h, w)
+    and `correction` (N, 16, h, w).
 
     Args:
         network: One of the fast family, in float32.
         path: Target file.
     """
     network = network.eval()
-    blocks = torch.zeros(2, 4 * BLOCK * BLOCK, 24, 32)
+    blocks = torch.zeros(2, PARTS * BLOCK * BLOCK, 24, 32)
+    prior = torch.zeros(2, 2, 24, 32)
     validity = torch.ones(2, 2)
     batch = torch.export.Dim("batch", min=1, max=64)
     # Multiples of 2, since the middle of the network halves the blocks once more.
@@ -39,10 +40,10 @@ def export_core(network: Network, path: Path) -> None:
         warnings.filterwarnings("ignore", message=".*axis name.*will not be used.*")
         program = torch.onnx.export(
             network,
-            (blocks, validity),
+            (blocks, prior, validity),
             input_names=list(INPUT_NAMES),
             output_names=list(OUTPUT_NAMES),
-            dynamic_shapes={"window": plane, "validity": {0: batch}},
+            dynamic_shapes={"window": plane, "prior": plane, "validity": {0: batch}},
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

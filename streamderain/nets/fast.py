@@ -5,14 +5,19 @@ Everything dense runs on *blocks*: a plane of height x width whose 4x4 neighbour
 channels) and see far (one 3x3 step at 1/8 size is 8 px wide), and nothing is ever thrown away: the residual
 is predicted at full resolution, four by four samples at a time.
 
-A drop is in one place for one frame, so the *excess* of the current frame over both neighbours is rain
-wherever nothing moves. It is computed exactly beside the network, which says for each pixel which share of it
-is rain, and corrects: otherwise the few channels at 1/4 size would have to carry every pixel's difference.
-Rain brightens, so light is only ever taken away: `clean = current - relu(share * excess + correction)`. The
-last step belongs to the adapter, which takes it on integer codes.
+The neighbours are warped onto the current frame before the network sees them (`streamderain.motion`). A drop
+is in one place for one frame, so what the current frame has more than the brighter of both neighbours, the
+*excess*, is rain wherever the warp fits; what it has more than the darker one, beyond that, the *rest*, is
+rain where the brighter neighbour has rain too. Both are computed exactly beside the network, which says for
+each pixel which share of them is rain, and corrects: otherwise the few channels at 1/4 size would have to
+carry every pixel's difference. Light is only ever taken away:
+`clean = current - relu(share * excess + share_of_rest * rest + correction)`. The last step belongs to the
+adapter, which takes it on integer codes.
 
-The first layer sees all three frames beside each other; aligning them is left to the layers at 1/8 size,
-whose receptive field covers the motion between neighbouring frames. See docs/decisions/0003-fast-network.md.
+Rain only brightens, while a warp that does not fit is as often too bright as too dark. The *deficit*, by
+which the current frame is darker than both neighbours, therefore tells how much of the excess around is no
+rain: the log-odds of the two, the *prior*, is added to the logits of the shares. See
+docs/decisions/0003-fast-network.md.
 """
 
 from __future__ import annotations
@@ -34,6 +39,19 @@ MULTIPLE = 8
 _BLOCK_CHANNELS = BLOCK * BLOCK
 _FRAMES = 3
 
+PARTS = _FRAMES + 3
+"""Planes that the core reads: the frames, excess, rest and deficit."""
+
+FAINTEST = 1.0 / 255.0
+"""Corrections of less light than one 8-bit code are none: int8 rounds by as much, and nobody sees them."""
+
+
+PRIOR_BLOCKS = (3, 9)
+"""Edges of the squares over which excess and deficit are weighed against each other, in blocks."""
+
+PRIOR_FLOOR = 0.1 / 255.0
+PRIOR_LIMIT = 4.0
+
 
 class FastNet(Network):
     """Removes rain from the luma of the middle of three frames.
@@ -50,10 +68,11 @@ class FastNet(Network):
     family = "fast"
     channels = 1
     multiple = MULTIPLE
+    alignment = "flow"
 
     def __init__(self, *, width: int = 32, middle_width: int = 64, middle_layers: int = 4) -> None:
         super().__init__()
-        self.head = nn.Conv2d((_FRAMES + 1) * _BLOCK_CHANNELS, width, 3, padding=1)
+        self.head = nn.Conv2d(PARTS * _BLOCK_CHANNELS, width, 3, padding=1)
         self.down = nn.Conv2d(width, middle_width, 3, stride=2, padding=1)
         self.middle = nn.ModuleList(
             nn.Conv2d(middle_width, middle_width, 3, padding=1) for _ in range(middle_layers)
@@ -61,8 +80,10 @@ class FastNet(Network):
         self.up = nn.ConvTranspose2d(middle_width, width, 2, stride=2)
         self.validity = nn.Linear(_FRAMES - 1, width, bias=False)
         self.merge = nn.Conv2d(width, width, 3, padding=1)
-        self.share = nn.Conv2d(width, _BLOCK_CHANNELS, 3, padding=1)
+        self.share = nn.Conv2d(width, 2 * _BLOCK_CHANNELS, 3, padding=1)
         self.correction = nn.Conv2d(width, _BLOCK_CHANNELS, 3, padding=1)
+        # How much each of both shares heeds the prior of each square.
+        self.trust = nn.Parameter(torch.full((2, len(PRIOR_BLOCKS)), 0.5))
         self._initialise()
 
     def _initialise(self) -> None:
@@ -84,21 +105,26 @@ class FastNet(Network):
             nn.init.normal_(tail.weight, std=0.01)
             assert tail.bias is not None
             nn.init.zeros_(tail.bias)
+        assert self.share.bias is not None
+        with torch.no_grad():
+            # The rest is mostly texture that does not fit: trust in it has to be learned.
+            self.share.bias[_BLOCK_CHANNELS:] = -3.0
 
-    def forward(self, window: Tensor, validity: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, window: Tensor, prior: Tensor, validity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compute what is exported as the *core*.
 
         Args:
-            window: Blocks beside each other, (N, 64, h, w), float in 0..1, h and w even: luma code / 255 of
-                the previous, the current and the next frame, then the excess (see `core_window`).
+            window: Blocks beside each other, (N, 96, h, w), float in 0..1, h and w even: luma code / 255 of
+                the previous, the current and the next frame, excess, rest and deficit (see `core_window`).
+            prior: (N, 2, h, w), float, see `rain_prior`.
             validity: (N, 2), float 0 or 1, for (previous, next). Where 0 the neighbour is a copy of current.
 
         Returns:
-            `share`, the share of the excess that is rain, 0..1, and `correction`, light that is rain
-            beside it, in luma code / 255, unbounded; blocks of (N, 16, h, w) both. The light to take away is
-            `relu(share * excess + correction)`.
+            `logits` of the shares of the excess and of the rest that are rain, blocks of (N, 32, h, w);
+            `odds`, (N, 2, h, w), what the prior adds to each of them; and `correction`, light that is rain beside
+            them, in luma code / 255, unbounded, (N, 16, h, w). See `residual_planes`.
         """
-        return self.decode(self.encode(window), validity)
+        return self.decode(self.encode(window), prior, validity)
 
     def encode(self, window: Tensor) -> list[Tensor]:
         """Run the encoder half.
@@ -115,11 +141,16 @@ class FastNet(Network):
             stages.append(functional.relu(layer(stages[-1])))
         return stages
 
-    def decode(self, stages: Sequence[Tensor], validity: Tensor) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, stages: Sequence[Tensor], prior: Tensor, validity: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the other half: from what `encode` returned to what `forward` returns."""
         trust = self.validity(validity)[:, :, None, None]
         merged = functional.relu(self.merge(functional.relu(self.up(stages[-1]) + stages[0] + trust)))
-        return self.share(merged).sigmoid(), self.correction(merged)
+        correction = self.correction(merged)
+        faint = (1.0 - self.residual_slope) * correction.clamp(-FAINTEST, FAINTEST)
+        odds = functional.conv2d(prior, self.trust[:, :, None, None])
+        return self.share(merged), odds, correction - faint
 
     def clean(self, frames: Tensor, validity: Tensor) -> Tensor:
         """See `Network.clean`."""
@@ -135,13 +166,13 @@ class FastNet(Network):
         blocks = self._picture_blocks(picture, adds_rain=adds_rain)
         stages = self.encode(blocks)
         valid = picture.new_full((len(picture), _FRAMES - 1), float(adds_rain))
-        share, correction = self.decode(stages, valid)
+        logits, odds, correction = self.decode(stages, rain_prior(blocks), valid)
         found = [stages[layer] for layer in layers]
         # Planes are in 0..1, pictures in -1..1: twice the light.
         if adds_rain:
             light = functional.pixel_shuffle(correction, BLOCK)
             return picture + 2.0 * functional.leaky_relu(light, self.residual_slope), found
-        light = residual_planes(blocks, share, correction)
+        light = residual_planes(blocks, logits, odds, correction)
         return picture - 2.0 * functional.leaky_relu(light, self.residual_slope), found
 
     def features(self, picture: Tensor, layers: Sequence[int], *, adds_rain: bool = False) -> list[Tensor]:
@@ -160,7 +191,8 @@ class FastNet(Network):
         if not adds_rain:
             return core_window(plane.expand(-1, _FRAMES, -1, -1))
         noise = torch.rand(len(plane), 2, *plane.shape[2:], device=plane.device, dtype=plane.dtype)
-        window = torch.cat([noise[:, :1], plane, noise[:, 1:], torch.zeros_like(plane)], dim=1)
+        nothing = torch.zeros_like(plane).expand(-1, 3, -1, -1)
+        window = torch.cat([noise[:, :1], plane, noise[:, 1:], nothing], dim=1)
         return functional.pixel_unshuffle(window, BLOCK)
 
     def clean_planes(self, window: Tensor, validity: Tensor, *, bounded: bool = True) -> Tensor:
@@ -177,7 +209,7 @@ class FastNet(Network):
             (N, 1, H, W) clean luma.
         """
         blocks = core_window(window)
-        residual = residual_planes(blocks, *self(blocks, validity))
+        residual = residual_planes(blocks, *self(blocks, rain_prior(blocks), validity))
         current = window[:, 1:2]
         if bounded:
             return (current - functional.relu(residual)).clamp(0.0, 1.0)
@@ -188,27 +220,55 @@ def core_window(window: Tensor) -> Tensor:
     """Return what the core reads of whole planes.
 
     Args:
-        window: (N, 3, H, W), frames t-1, t, t+1.
+        window: (N, 3, H, W), frames t-1, t, t+1, the outer ones warped onto the middle one.
 
     Returns:
-        (N, 64, H / 4, W / 4): their blocks, then those of the excess, by which the middle frame is brighter
-        than both its neighbours: never negative, and 0 where a neighbour is a copy.
+        (N, 96, H / 4, W / 4): the blocks of the frames, then those of the excess, by which the middle frame
+        is brighter than both neighbours, of the rest, by which it is brighter than the darker one beyond
+        that, and of the deficit, by which it is darker than both. None is negative; all are 0 for copies.
     """
     before, current, after = window.chunk(_FRAMES, dim=1)
+    darker = torch.minimum(before, after)
     excess = functional.relu(current - torch.maximum(before, after))
-    return functional.pixel_unshuffle(torch.cat([window, excess], dim=1), BLOCK)
+    rest = functional.relu(current - darker) - excess
+    deficit = functional.relu(darker - current)
+    return functional.pixel_unshuffle(torch.cat([window, excess, rest, deficit], dim=1), BLOCK)
 
 
-def residual_planes(window: Tensor, share: Tensor, correction: Tensor) -> Tensor:
+def rain_prior(window: Tensor) -> Tensor:
+    """Weigh excess against deficit around each block: the log-odds that what is in excess there is rain.
+
+    Args:
+        window: What the core reads, see `core_window`.
+
+    Returns:
+        (N, 2, h, w), one for each of `PRIOR_BLOCKS`, in -4..4; 0 where there is neither.
+    """
+    excess, _, deficit = window[:, _FRAMES * _BLOCK_CHANNELS :].chunk(3, dim=1)
+    means = torch.cat([excess.mean(1, keepdim=True), deficit.mean(1, keepdim=True)], dim=1)
+    found = []
+    for edge in PRIOR_BLOCKS:
+        around = functional.avg_pool2d(means, edge, 1, edge // 2, count_include_pad=False)
+        rain, misfit = (around[:, :1] - around[:, 1:]).clamp(min=0.0), around[:, 1:]
+        odds = (rain + PRIOR_FLOOR).log() - (misfit + PRIOR_FLOOR).log()
+        found.append(odds.clamp(-PRIOR_LIMIT, PRIOR_LIMIT))
+    return torch.cat(found, dim=1)
+
+
+def residual_planes(window: Tensor, logits: Tensor, odds: Tensor, correction: Tensor) -> Tensor:
     """Return the light that is rain, before what is negative of it is dropped.
 
     Args:
         window: What the core read, see `core_window`.
-        share: What the core returned, (N, 16, h, w).
-        correction: The same.
+        logits: What the core returned, (N, 32, h, w).
+        odds: The same, (N, 2, h, w): one number for each block and share, for all of the block's samples.
+        correction: The same, (N, 16, h, w).
 
     Returns:
         (N, 1, H, W).
     """
-    excess = window[:, _FRAMES * _BLOCK_CHANNELS :]
-    return functional.pixel_shuffle(share * excess + correction, BLOCK)
+    excess, rest = window[:, _FRAMES * _BLOCK_CHANNELS : (_FRAMES + 2) * _BLOCK_CHANNELS].chunk(2, dim=1)
+    share, share_of_rest = (
+        (x + y).sigmoid() for x, y in zip(logits.chunk(2, 1), odds.chunk(2, 1), strict=True)
+    )
+    return functional.pixel_shuffle(share * excess + share_of_rest * rest + correction, BLOCK)

@@ -19,6 +19,7 @@ class Network(nn.Module, ABC):
         channels: Planes of a picture: 1 (luma, studio-range code / 255) or 3 (R, G, B, full range).
         multiple: Width and height must be multiples of this, px.
         least_px: Least width and height, px.
+        alignment: "flow" where neighbours are warped onto the middle frame before the network sees them.
         padding: How pictures of other sizes are extended at their bottom and right, in numpy's words.
         residual_slope: Slope of the residual below zero while training; families without one pass it over.
     """
@@ -27,6 +28,7 @@ class Network(nn.Module, ABC):
     channels: ClassVar[int]
     multiple: ClassVar[int]
     least_px: ClassVar[int] = 1
+    alignment: ClassVar[Literal["none", "flow"]] = "none"
     padding: ClassVar[Literal["edge", "reflect"]] = "edge"
 
     def __init__(self) -> None:

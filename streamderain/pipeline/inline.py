@@ -7,6 +7,7 @@ from typing import Any
 
 from streamderain.closable import Closable
 from streamderain.frame import Geometry, Planes
+from streamderain.options import EngineOptions
 from streamderain.pipeline.cuts import CutDetector
 from streamderain.runtime.base import EndOfSession, Engine, SessionOptions
 
@@ -17,8 +18,9 @@ IN_FLIGHT = 3
 class InlineSession(Closable):
     """One session driven from one thread: pushes until enough are in flight, then pops one per push."""
 
-    def __init__(self, engine: Engine, geometry: Geometry, strength: float) -> None:
-        self._session = engine.session(geometry, SessionOptions(depth=IN_FLIGHT, strength=strength))
+    def __init__(self, engine: Engine, geometry: Geometry, options: EngineOptions | None = None) -> None:
+        wanted = SessionOptions.of(options or EngineOptions(), depth=IN_FLIGHT)
+        self._session = engine.session(geometry, wanted)
         self._cuts = CutDetector(geometry)
         self._in_flight = 0
 

@@ -13,6 +13,7 @@ from typing import Any
 from streamderain.closable import Closable
 from streamderain.frame import Geometry, Planes
 from streamderain.models import ModelCard
+from streamderain.options import EngineOptions
 from streamderain.trace import Trace
 
 Token = Any
@@ -31,13 +32,21 @@ class SessionOptions:
         depth: Frames in flight beyond the model's look-ahead; 0 lets the engine choose.
         causal: True never waits for later frames: their place is a copy of the current one, marked invalid.
         strength: How much of the found rain is taken away, 0..1.
+        alignment: False leaves neighbours where they are, also for models that want them warped.
         trace: Receives how long copies and the network take, in seconds of each emitted frame.
     """
 
     depth: int = 0
     causal: bool = False
     strength: float = 1.0
+    alignment: bool = True
     trace: Trace | None = None
+
+    @classmethod
+    def of(cls, options: EngineOptions, *, depth: int = 0, trace: Trace | None = None) -> SessionOptions:
+        """Return what the options of an engine say of its sessions."""
+        aligned = options.alignment != "off"
+        return cls(depth=depth, strength=options.strength, alignment=aligned, trace=trace)
 
 
 class Session(Closable):

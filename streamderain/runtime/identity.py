@@ -87,14 +87,17 @@ class _IdentitySession(WindowedSession):
     def _same(self, one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:
         return same_planes(one, other)
 
+    def _prepare(self, window: WindowFrames[tuple[Plane, ...]]) -> Planes:
+        return window.frames[self.model.before]
+
     @contextmanager
-    def _inferred(self, window: WindowFrames[tuple[Plane, ...]]) -> Iterator[Planes]:
+    def _inferred(self, prepared: Planes, validity: tuple[float, ...]) -> Iterator[Planes]:
         number = next(self._numbers)
         if self._delay_s:
             time.sleep(self._delay_s)
         if number == self._fail_at:
             raise InferenceError(f"the identity engine was told to fail at frame {number}")
-        yield window.frames[self.model.before]
+        yield prepared
 
     def _copy_out(self, result: Planes) -> Planes:
         return result

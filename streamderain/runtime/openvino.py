@@ -18,13 +18,14 @@ import numpy as np
 import openvino as ov
 
 from streamderain.errors import DeviceMemoryError, EngineUnavailable, PlanBuildError
-from streamderain.frame import Geometry, Plane
+from streamderain.frame import Geometry, Plane, Planes
 from streamderain.models import ModelCard
 from streamderain.runtime.adapters.luma import window_names
 from streamderain.runtime.adapters.luma_openvino import adapted_core, input_name
 from streamderain.runtime.base import Engine, Session, SessionOptions
+from streamderain.runtime.blocks import from_blocks, to_blocks
 from streamderain.runtime.window import WindowFrames
-from streamderain.runtime.windowed import LumaSession
+from streamderain.runtime.windowed import LumaFrame, LumaSession
 
 MAX_STREAMS = 4
 """More frames at a time than this cost memory and latency and win nothing measurable."""
@@ -143,15 +144,38 @@ class _OpenVinoSession(LumaSession):
         names = window_names(self.model)
         return tuple(tuple(input_name(name, c) for c in range(self.components)) for name in names)
 
+    def _prepare(self, window: WindowFrames[LumaFrame]) -> list[tuple[Plane, ...]]:
+        return self._aligned(window)
+
+    def _blocks(self, plane: Plane) -> Plane:
+        return to_blocks(plane, block=self.model.block, multiple=self.model.multiple)
+
     @contextmanager
-    def _inferred(self, window: WindowFrames[tuple[Plane, ...]]) -> Iterator[list[Plane]]:
+    def _inferred(
+        self, prepared: list[tuple[Plane, ...]], validity: tuple[float, ...]
+    ) -> Iterator[list[Plane]]:
         request = self._requests.get()
+        # Tensors only borrow the blocks: they have to live until the request is done.
+        blocks = [[self._blocks(plane)[None] for plane in planes] for planes in prepared]
         try:
-            for names, planes in zip(self._inputs, window.frames, strict=True):
-                for name, plane in zip(names, planes, strict=True):
-                    request.set_tensor(name, ov.Tensor(plane[None], shared_memory=True))
-            request.set_tensor("validity", ov.Tensor(np.array([window.validity], np.float32)))
+            for names, arrays in zip(self._inputs, blocks, strict=True):
+                for name, array in zip(names, arrays, strict=True):
+                    request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+            request.set_tensor("validity", ov.Tensor(np.array([validity], np.float32)))
             request.infer()
             yield [request.get_output_tensor(c).data[0] for c in range(self.components)]
         finally:
             self._requests.put(request)
+
+    def _copy_out(self, result: list[Plane]) -> Planes:
+        """Turn the derained components, (rows, columns, block * block) codes, back into planes."""
+        return tuple(
+            from_blocks(
+                component,
+                block=self.model.block,
+                width=self.geometry.width,
+                height=self.geometry.height,
+                shift=self.geometry.shift,
+            )
+            for component in result
+        )

@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from streamderain.errors import DeviceMemoryError, EngineUnavailable, PlanBuildError
-from streamderain.frame import Geometry, Plane
+from streamderain.frame import Geometry, Plane, Planes
 from streamderain.models import ModelCard
 from streamderain.nets.families import load_core
 from streamderain.runtime.adapters.luma import luma_scale
 from streamderain.runtime.adapters.luma_torch import LumaAdapter
 from streamderain.runtime.base import Engine, Session, SessionOptions
 from streamderain.runtime.window import WindowFrames
-from streamderain.runtime.windowed import LumaSession
+from streamderain.runtime.windowed import LumaFrame, LumaSession
+
+Codes = NDArray[np.float32]
 
 
 class TorchEngine(Engine):
@@ -57,7 +60,13 @@ class TorchEngine(Engine):
 
     def session(self, geometry: Geometry, options: SessionOptions | None = None) -> Session:
         """See `Engine.session`."""
-        adapter = LumaAdapter(self._core, scale=luma_scale(geometry), current=self.model.before)
+        adapter = LumaAdapter(
+            self._core,
+            scale=luma_scale(geometry),
+            current=self.model.before,
+            multiple=self.model.multiple,
+            cell=self.model.flow.edge_px(geometry.width, geometry.height),
+        )
         return _TorchSession(
             self.model,
             geometry,
@@ -72,7 +81,7 @@ class TorchEngine(Engine):
 
 
 class _TorchSession(LumaSession):
-    """Copies planes into blocks and runs them through the adapter, one frame at a time."""
+    """Runs planes and flows through the adapter, which warps, one frame at a time."""
 
     def __init__(
         self,
@@ -89,11 +98,21 @@ class _TorchSession(LumaSession):
         self._device = device
         self._autocast = precision == "bf16"
 
+    def _prepare(self, window: WindowFrames[LumaFrame]) -> tuple[Codes, Codes | None]:
+        codes = np.stack([np.stack(frame.planes) for frame in window.frames]).astype(np.float32)
+        return codes, self._flows(window) if self._aligns else None
+
     @contextmanager
-    def _inferred(self, window: WindowFrames[tuple[Plane, ...]]) -> Iterator[list[Plane]]:
-        codes = np.stack([np.stack(frame) for frame in window.frames]).astype(np.float32)
+    def _inferred(
+        self, prepared: tuple[Codes, Codes | None], validity: tuple[float, ...]
+    ) -> Iterator[list[Plane]]:
+        codes, flows = prepared
         try:
-            result = self._derain(torch.from_numpy(codes), torch.tensor([window.validity]))
+            result = self._derain(
+                torch.from_numpy(codes),
+                None if flows is None else torch.from_numpy(flows),
+                torch.tensor([validity]),
+            )
         except torch.OutOfMemoryError as error:
             raise DeviceMemoryError(
                 f"frames of {self.geometry.width}x{self.geometry.height} do not fit into the memory of "
@@ -102,10 +121,16 @@ class _TorchSession(LumaSession):
         yield list(result.astype(self.geometry.dtype))
 
     @torch.inference_mode()
-    def _derain(self, codes: torch.Tensor, validity: torch.Tensor) -> Any:
+    def _derain(self, codes: torch.Tensor, flows: torch.Tensor | None, validity: torch.Tensor) -> Any:
+        codes, validity = codes.to(self._device), validity.to(self._device)
+        flows = None if flows is None else flows.to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
-            clean = self._adapter(codes.to(self._device), validity.to(self._device), self.strength)
+            clean = self._adapter(codes, flows, validity, self.strength)
         return clean.float().cpu().numpy()
+
+    def _copy_out(self, result: list[Plane]) -> Planes:
+        shift = self.geometry.shift
+        return tuple(plane << shift if shift else plane for plane in result)
 
 
 def _torch_device(device: str) -> torch.device:

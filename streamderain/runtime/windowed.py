@@ -8,16 +8,20 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from streamderain import motion
 from streamderain.errors import EngineError, InferenceError
 from streamderain.frame import Geometry, Plane, Planes
 from streamderain.models import ModelCard
 from streamderain.runtime.base import EndOfSession, Session, SessionOptions, Token
-from streamderain.runtime.blocks import from_blocks, to_blocks
 from streamderain.runtime.window import Window, WindowFrames
 
 
@@ -65,7 +69,11 @@ class WindowedSession(Session):
         """Return whether two copied frames are equal, so that one says nothing new about the other."""
 
     @abstractmethod
-    def _inferred(self, window: WindowFrames[Any]) -> AbstractContextManager[Any]:
+    def _prepare(self, window: WindowFrames[Any]) -> Any:
+        """Make of a window what is computed: align its neighbours. Runs on a worker thread."""
+
+    @abstractmethod
+    def _inferred(self, prepared: Any, validity: tuple[float, ...]) -> AbstractContextManager[Any]:
         """Compute one frame; what it gives is copied out before the context ends.
 
         Runs on a worker thread and ends only when the device is done.
@@ -168,11 +176,14 @@ class WindowedSession(Session):
     def _work(self, window: WindowFrames[Any]) -> Planes:
         started = perf_counter()
         try:
-            with self._inferred(window) as result:
+            prepared = self._prepare(window)
+            aligned = perf_counter()
+            with self._inferred(prepared, window.validity) as result:
                 computed = perf_counter()
                 planes = self._copy_out(result)
                 if self._trace is not None:
-                    self._trace.add("network", computed - started)
+                    self._trace.add("align", aligned - started)
+                    self._trace.add("network", computed - aligned)
                     self._trace.add("copy-out", perf_counter() - computed)
             return planes
         except EngineError:
@@ -196,35 +207,103 @@ class WindowedSession(Session):
             )
 
 
+@dataclass(frozen=True, slots=True)
+class LumaFrame:
+    """A frame as a session of a luma model keeps it.
+
+    Attributes:
+        planes: Copies of the components it reads, unshifted, in native byte order, contiguous.
+        coarse: What the flow looks at; None where neighbours are not aligned.
+    """
+
+    planes: tuple[Plane, ...]
+    coarse: Plane | None
+
+
 class LumaSession(WindowedSession, ABC):
-    """A session of a luma model: frames are copied in as blocks, one array per component."""
+    """A session of a luma model: copies planes, and aligns the neighbours of models that ask for it.
 
-    def _copy_in(self, planes: Planes) -> tuple[Plane, ...]:
-        return tuple(
-            to_blocks(
-                plane,
-                block=self.model.block,
-                multiple=self.model.multiple,
-                shift=self.geometry.shift,
-            )
-            for plane in planes[: self.components]
-        )
+    Engines that warp in their graph take the flow (`_flows`) instead of aligned planes (`_aligned`).
+    """
 
-    def _same(self, one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:
-        return same_planes(one, other)
+    def __init__(
+        self, model: ModelCard, geometry: Geometry, options: SessionOptions, *, workers: int
+    ) -> None:
+        super().__init__(model, geometry, options, workers=workers)
+        self._aligns = model.alignment == "flow" and options.alignment
+        self._cell = model.flow.edge_px(geometry.width, geometry.height)
+        self._one_thread = ExitStack()
+        if self._aligns:
+            self._one_thread.enter_context(motion.one_thread())
+        self._warpers: SimpleQueue[motion.Warper] = SimpleQueue()
 
-    def _copy_out(self, result: Sequence[Plane]) -> Planes:
-        """Turn the derained components, (rows, columns, block * block) codes, back into planes."""
-        return tuple(
-            from_blocks(
-                component,
-                block=self.model.block,
-                width=self.geometry.width,
-                height=self.geometry.height,
-                shift=self.geometry.shift,
-            )
-            for component in result
-        )
+    def close(self) -> None:
+        """See `Session.close`."""
+        super().close()
+        self._one_thread.close()
+
+    def _copy_in(self, planes: Planes) -> LumaFrame:
+        copies = tuple(self._copied(plane) for plane in planes[: self.components])
+        if not self._aligns:
+            return LumaFrame(copies, None)
+        luma = copies[0] if len(copies) == 1 else luma_codes(copies)
+        return LumaFrame(copies, motion.coarse(luma, cell=self._cell, shift=self.geometry.bits - 8))
+
+    def _copied(self, plane: Plane) -> Plane:
+        native = plane.astype(self.geometry.dtype, order="C")
+        return native >> self.geometry.shift if self.geometry.shift else native
+
+    def _same(self, one: LumaFrame, other: LumaFrame) -> bool:
+        return same_planes(one.planes, other.planes)
+
+    def _neighbours(self, window: WindowFrames[LumaFrame]) -> list[tuple[LumaFrame, float]]:
+        """Return the neighbours with their validity, oldest first."""
+        before = self.model.before
+        frames = (*window.frames[:before], *window.frames[before + 1 :])
+        return list(zip(frames, window.validity, strict=True))
+
+    def _flow(self, current: LumaFrame, neighbour: LumaFrame, valid: float) -> motion.Flow | None:
+        """Return the flow to a neighbour; None where it is not to be moved."""
+        if not (self._aligns and valid):
+            return None
+        assert current.coarse is not None
+        assert neighbour.coarse is not None
+        return motion.flow(current.coarse, neighbour.coarse, cell=self._cell)
+
+    def _aligned(self, window: WindowFrames[LumaFrame]) -> list[tuple[Plane, ...]]:
+        """Return the window's planes, oldest first, the neighbours warped onto the current frame."""
+        current = window.frames[self.model.before]
+        moved: list[tuple[Plane, ...]] = []
+        for neighbour, valid in self._neighbours(window):
+            vectors = self._flow(current, neighbour, valid)
+            moved.append(neighbour.planes if vectors is None else self._warped(neighbour.planes, vectors))
+        moved.insert(self.model.before, current.planes)
+        return moved
+
+    def _warped(self, planes: tuple[Plane, ...], vectors: motion.Flow) -> tuple[Plane, ...]:
+        try:
+            warper = self._warpers.get_nowait()
+        except Empty:
+            warper = motion.Warper(self.geometry.width, self.geometry.height, cell=self._cell)
+        try:
+            warper.aim(vectors)
+            return tuple(warper.warp(plane) for plane in planes)
+        finally:
+            self._warpers.put(warper)
+
+    def _flows(self, window: WindowFrames[LumaFrame]) -> NDArray[np.float32]:
+        """Return the flow to each neighbour, (neighbours, 2, rows, columns), zeros where none is moved."""
+        current = window.frames[self.model.before]
+        shape = (-(-self.geometry.height // self._cell), -(-self.geometry.width // self._cell), 2)
+        found = [self._flow(current, neighbour, valid) for neighbour, valid in self._neighbours(window)]
+        stack = np.stack([np.zeros(shape, np.float32) if one is None else one for one in found])
+        return np.ascontiguousarray(stack.transpose(0, 3, 1, 2))
+
+
+def luma_codes(components: tuple[Plane, ...]) -> Plane:
+    """Return the luma of R, G and B codes as codes of the same depth: near enough to follow motion by."""
+    red, green, blue = (component.astype(np.uint32) for component in components)
+    return ((77 * red + 150 * green + 29 * blue) >> 8).astype(components[0].dtype)
 
 
 def same_planes(one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:

@@ -14,7 +14,7 @@ import psutil
 
 from streamderain.system.gpu import gpus
 
-PACKAGES = ("streamderain", "av", "openvino", "numpy", "torch", "tensorrt")
+PACKAGES = ("streamderain", "av", "openvino", "opencv-python-headless", "numpy", "torch", "tensorrt")
 
 
 def machine() -> dict[str, Any]:

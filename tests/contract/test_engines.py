@@ -17,6 +17,7 @@ from streamderain.models import ModelCard, load_model
 from streamderain.options import EngineOptions
 from streamderain.runtime.base import EndOfSession, Engine, Session, SessionOptions
 from streamderain.runtime.registry import ENGINES, open_engine
+from tests.support.pictures import smooth
 from tests.support.requirements import require
 
 GEOMETRIES = [
@@ -248,6 +249,98 @@ def test_close_is_idempotent_and_two_sessions_do_not_disturb_each_other(engine: 
 def test_planes_of_another_size_are_refused(engine: Engine) -> None:
     with engine.session(Geometry(64, 48)) as session, pytest.raises(InferenceError, match="64x48"):
         session.push(video(Geometry(32, 48), 1)[0], None)
+
+
+MOVING = [
+    Geometry(256, 160),
+    Geometry(250, 155, bits=10, shift=6),
+    Geometry(256, 160, chroma="rgb", range="full"),
+]
+
+
+def panned(geometry: Geometry, count: int, *, speed: float, rain: bool) -> tuple[list[Planes], list[Planes]]:
+    """A camera that pans over a texture: clean frames, and the same with rain."""
+    wide = smooth(geometry.height, geometry.width + 300, seed=3, sigma=2.0)
+    rng = np.random.default_rng(5)
+    clean, rainy = [], []
+    for number in range(count):
+        left = 150 + round(speed * number)
+        picture = 0.2 + 0.5 * wide[:, left : left + geometry.width]
+        streaks = np.zeros_like(picture)
+        for x, y in rng.integers((0, 0), (geometry.width - 2, geometry.height - 20), (40 * rain, 2)):
+            streaks[y : y + 20, x : x + 2] = 0.2
+        top = 2**geometry.bits - 1
+        for planes, shown in ((clean, picture), (rainy, np.minimum(picture + streaks, 1.0))):
+            codes = np.rint(shown * top).astype(geometry.dtype) << geometry.shift
+            planes.append(tuple(np.ascontiguousarray(codes) for _ in range(3)))
+    return clean, rainy
+
+
+def distance(one: list[Planes], other: list[Planes]) -> float:
+    """Mean squared difference of the first plane, ends of the clip and borders left out."""
+    inner = (slice(8, -8), slice(24, -24))
+    pairs = list(zip(one, other, strict=True))[1:-1]
+    return float(np.mean([np.square(a[0][inner].astype(float) - b[0][inner]).mean() for a, b in pairs]))
+
+
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        Geometry(256, 160),
+        Geometry(250, 155, bits=10, shift=6),
+        Geometry(256, 160, chroma="rgb", range="full"),
+    ],
+    ids=str,
+)
+def test_neighbours_are_aligned_where_the_camera_moves(
+    model: ModelCard, name: str, geometry: Geometry
+) -> None:
+    clean, rainy = panned(geometry, 5, speed=6.0, rain=True)
+    with open_engine(options_of(model, name, precision="f32")) as engine:
+        aligned = derain(engine, geometry, rainy)
+        as_they_are = derain(engine, geometry, rainy, alignment=False)
+    assert distance(aligned, clean) < 0.7 * distance(as_they_are, clean)
+    assert distance(aligned, clean) < 0.5 * distance(rainy, clean)
+
+
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_alignment_changes_nothing_on_what_stands_still(model: ModelCard, name: str) -> None:
+    geometry = Geometry(256, 160)
+    _, rainy = panned(geometry, 4, speed=0.0, rain=True)
+    with open_engine(options_of(model, name, precision="f32")) as engine:
+        aligned = derain(engine, geometry, rainy)
+        as_they_are = derain(engine, geometry, rainy, alignment=False)
+    assert distance(aligned, as_they_are) < 4.0
+
+
+def test_a_warp_in_the_graph_agrees_with_one_on_the_host(model: ModelCard) -> None:
+    """torch takes the flow and warps in its graph, OpenVINO gets planes that OpenCV warped."""
+    geometry = Geometry(250, 154)
+    _, rainy = panned(geometry, 4, speed=7.3, rain=True)
+    results = []
+    for name in ("openvino", "torch"):
+        with open_engine(options_of(model, name, precision="f32")) as engine:
+            results.append(derain(engine, geometry, rainy))
+    differences = [np.abs(a[0].astype(int) - b[0]) for a, b in zip(*results, strict=True)]
+    assert max(d.max() for d in differences) <= 2
+    assert np.mean([(d > 1).mean() for d in differences]) < 1e-3
+
+
+def test_opencv_computes_on_one_thread_while_a_session_aligns(model: ModelCard) -> None:
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        with open_engine(options_of(model, "openvino")) as engine:
+            with engine.session(Geometry(64, 48)), engine.session(Geometry(64, 48)):
+                assert cv2.getNumThreads() == 1
+            assert cv2.getNumThreads() == 2
+            with engine.session(Geometry(64, 48), SessionOptions(alignment=False)):
+                assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)

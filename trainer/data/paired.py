@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from streamderain import motion
 from streamderain.measure.rain import composite
+from streamderain.models import FlowCells
 from trainer.config import DataConfig
 from trainer.data import pictures
 from trainer.data.crops import at_least, corner, crop, pick, unit, whole_codes
@@ -25,6 +27,8 @@ from trainer.data.scenery import add_moving_lights
 Codes = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 _BLACK, _WHITE = 16.0 / 255.0, 235.0 / 255.0
+_PAN_MARGIN_PX = 40
+"""The widest pan and zoom stay inside the picture."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Batch:
     """Input and target of one step.
 
     Attributes:
-        window: (N, 3, crop, crop) float32, studio-range luma code / 255, frames t-1, t, t+1.
+        window: (N, 3, crop, crop) float32, studio-range luma code / 255, frames t-1, t, t+1, the outer ones
+            warped onto the middle one.
         validity: (N, 2) float32, 0 where the neighbour is missing and a copy of the middle frame.
         target: (N, 1, crop, crop) float32.
     """
@@ -65,6 +70,7 @@ class BatchMaker:
     ) -> None:
         self._library, self._config, self._batch, self._seed = library, config, batch, seed
         self._pseudo = pseudo
+        self._size = config.crop_px + 2 * config.margin_px
         self._clips = library.of_kind("clip")
         self._coded = library.of_kind("coded")
         self._stills = library.of_kind("still")
@@ -80,6 +86,7 @@ class BatchMaker:
             (config.share_pair, self._rainy, self._pair),
             (config.share_pseudo, pseudo_rainy, self._pseudo_pair),
             (config.share_dry, self._clips + self._stills, self._dry),
+            (config.share_flat, self._clips + self._stills, self._flat),
         ]
         usable = [(share, draw) for share, entries, draw in kinds if entries and share > 0]
         shares = np.array([share for share, _ in usable])
@@ -98,19 +105,32 @@ class BatchMaker:
             part: Which part, from 0.
             parts: How many parts the batch is worked through in; they share its samples evenly.
         """
-        rng = np.random.default_rng([self._seed, step, 0x62, part])
-        samples = [self._sample(rng) for _ in range(self._batch // parts)]
+        with motion.one_thread():
+            return self._made(np.random.default_rng([self._seed, step, 0x62, part]), self._batch // parts)
+
+    def _made(self, rng: np.random.Generator, count: int) -> Batch:
+        samples = [self._sample(rng) for _ in range(count)]
         for sample, other in itertools.pairwise(samples):
             if sample.has_neighbours and rng.random() < self._config.strange_neighbour:
                 # A cut that nobody noticed: the neighbour is there, but shows something else.
                 sample.window = np.array(sample.window)
                 sample.window[int(rng.choice([0, 2]))] = other.window[1]
         validity = np.stack([_drop_neighbours(rng, s, self._config.drop_neighbour) for s in samples])
+        inner = slice(self._config.margin_px, self._config.margin_px + self._config.crop_px)
+        windows = [self._aligned(rng, sample, valid) for sample, valid in zip(samples, validity, strict=True)]
         return Batch(
-            np.stack([s.window for s in samples]),
+            np.stack([window[:, inner, inner] for window in windows]),
             validity,
-            np.stack([s.target[None] for s in samples]),
+            np.stack([sample.target[None, inner, inner] for sample in samples]),
         )
+
+    def _aligned(self, rng: np.random.Generator, sample: _Sample, validity: FloatArray) -> FloatArray:
+        """Return the window as a session hands it to the core."""
+        fine = rng.random() < self._config.fine_flow
+        if not validity.any():
+            return sample.window
+        codes, cells = np.rint(255.0 * sample.window).astype(np.uint8), FlowCells()
+        return unit(motion.align(codes, cell=cells.fine_cell_px if fine else cells.cell_px))
 
     def _sample(self, rng: np.random.Generator) -> _Sample:
         sample = self._draws[int(rng.choice(len(self._draws), p=self._shares))](rng)
@@ -135,15 +155,15 @@ class BatchMaker:
         entry = pick(rng, self._coded)
         coded, clean = self._library.array(entry), self._library.array(self._library.entries[entry.partner])
         middle = int(rng.integers(1, len(coded) - 1))
-        top, left = corner(rng, coded.shape[1:], self._config.crop_px)
-        crop = (slice(top, top + self._config.crop_px), slice(left, left + self._config.crop_px))
+        top, left = corner(rng, coded.shape[1:], self._size)
+        crop = (slice(top, top + self._size), slice(left, left + self._size))
         window = unit(coded[middle - 1 : middle + 2][:, crop[0], crop[1]])
         if rng.random() < 0.5:
             window = window[::-1]
         return _Sample(window, unit(clean[entry.start + middle][crop]), has_neighbours=True)
 
     def _moving_still(self, rng: np.random.Generator) -> _Sample:
-        panned = _pan(rng, self._still_picture(rng), self._config.crop_px)
+        panned = self._panned(rng)
         clean = self._relight(rng, self._with_moving_lights(rng, panned))
         return _Sample(self._rain.draw(rng, clean), clean[1], has_neighbours=True)
 
@@ -177,30 +197,52 @@ class BatchMaker:
             return _Sample(window, window[1], has_neighbours=True)
         picture = self._still_picture(rng)
         if rng.random() < 0.5:
-            window = whole_codes(_pan(rng, picture, self._config.crop_px))
+            window = whole_codes(self._panned(rng))
             return _Sample(window, window[1], has_neighbours=True)
         still = unit(self._crop(rng, picture))
         return _Sample(np.repeat(still[None], 3, 0), still, has_neighbours=False)
 
+    def _flat(self, rng: np.random.Generator) -> _Sample:
+        """Return a flat area or a gradient, still or noisy, where nothing may be taken."""
+        size = self._size
+        y, x = np.mgrid[0:size, 0:size].astype(np.float32) / np.float32(size) - np.float32(0.5)
+        slope = rng.uniform(-0.3, 0.3, 2) * (rng.random() < 0.6)
+        level = rng.uniform(_BLACK, _WHITE) + np.float32(slope[0]) * y + np.float32(slope[1]) * x
+        noise = rng.uniform(0.0, 0.01) * (rng.random() < 0.5)
+        frames = level + np.float32(noise) * rng.standard_normal((3, size, size), dtype=np.float32)
+        window = whole_codes(np.clip(frames, 0.0, 1.0).astype(np.float32))
+        return _Sample(window, window[1], has_neighbours=bool(rng.random() < 0.7))
+
+    def _panned(self, rng: np.random.Generator) -> FloatArray:
+        """Return three frames of a moving camera over a still, sometimes with a nearer layer of another."""
+        size = self._size
+        window = _pan(self._still_picture(rng), _Move.drawn(rng), size)
+        if rng.random() >= self._config.parallax:
+            return window
+        move = _Move.drawn(rng, faster=2.0)
+        near, shape = (_pan(self._still_picture(rng), move, size) for _ in range(2))
+        mask = shape > np.quantile(shape[1], rng.uniform(0.5, 0.85))
+        return np.where(mask, near, window)
+
     def _clip_window(self, rng: np.random.Generator) -> FloatArray:
         clip = self._library.array(pick(rng, self._clips))
-        stride = int(rng.choice([1, 1, 1, 2]))
+        stride = int(rng.choice(self._config.strides))
         stride = min(stride, (len(clip) - 1) // 2)
         middle = int(rng.integers(stride, len(clip) - stride))
         order = [middle - stride, middle, middle + stride]
         if rng.random() < 0.5:
             order.reverse()
-        top, left = corner(rng, clip.shape[1:], self._config.crop_px)
-        size = self._config.crop_px
+        size = self._size
+        top, left = corner(rng, clip.shape[1:], size)
         window = unit(np.stack([clip[i, top : top + size, left : left + size] for i in order]))
         return self._with_moving_lights(rng, window)
 
     def _still_picture(self, rng: np.random.Generator) -> Codes:
         picture = self._library.array(pick(rng, self._stills))[0]
-        return at_least(picture, self._config.crop_px + 64)
+        return at_least(picture, self._size + 2 * _PAN_MARGIN_PX)
 
     def _crop(self, rng: np.random.Generator, pictures: Codes) -> Codes:
-        return crop(rng, pictures, self._config.crop_px)
+        return crop(rng, pictures, self._size)
 
     def _relight(self, rng: np.random.Generator, clean: FloatArray) -> FloatArray:
         """Vary gain and gamma, sometimes towards night; back to whole codes, as a camera gives them."""
@@ -228,23 +270,44 @@ class BatchMaker:
         return whole_codes(fixed)
 
 
-def _pan(rng: np.random.Generator, picture: Codes, size: int) -> FloatArray:
-    """Return three frames of a camera that pans and zooms over a still; the middle one is untouched."""
-    # The widest pan and zoom stay inside the picture: a margin on every side.
-    margin = 20
+@dataclass(frozen=True)
+class _Move:
+    """How a camera moves: px, share and radians a frame, and the shake of the frames before and after."""
+
+    corner: tuple[float, float]
+    pan: tuple[float, float]
+    zoom: float
+    roll: float
+    shake: FloatArray
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, *, faster: float = 1.0) -> _Move:
+        reach = min(faster * float(rng.choice([0.0, 2.0, 8.0, 16.0, 28.0])), _PAN_MARGIN_PX - 8.0)
+        moving = reach > 0
+        return cls(
+            corner=(rng.random(), rng.random()),
+            pan=(rng.uniform(-reach, reach), rng.uniform(-reach / 3, reach / 3)),
+            zoom=rng.uniform(-0.03, 0.03) * moving,
+            roll=rng.normal(0.0, 0.01) * moving,
+            shake=rng.normal(0.0, 0.5, (3, 2)).astype(np.float32) * moving,
+        )
+
+
+def _pan(picture: Codes, move: _Move, size: int) -> FloatArray:
+    """Return three frames of a camera that moves over a still; the middle one is untouched."""
+    margin = _PAN_MARGIN_PX
     picture = at_least(picture, size + 2 * margin)
-    top, left = (margin + c for c in corner(rng, picture.shape, size + 2 * margin))
+    room = (picture.shape[0] - size - 2 * margin, picture.shape[1] - size - 2 * margin)
+    top, left = (margin + int(at * (left + 1)) for at, left in zip(move.corner, room, strict=True))
     source = Image.fromarray(picture)
-    reach = float(rng.choice([0.0, 2.0, 8.0, 16.0]))
-    pan_x, pan_y = rng.uniform(-reach, reach), rng.uniform(-reach / 3, reach / 3)
-    zoom = rng.uniform(-0.02, 0.02) * (reach > 0)
+    half = size / 2
     frames = []
-    for time in (-1.0, 0.0, 1.0):
-        scale = 1.0 + zoom * time
-        shake_x, shake_y = rng.normal(0.0, 0.5, 2) * (time != 0 and reach > 0)
-        x = left + size / 2 * (1 - scale) + pan_x * time + shake_x
-        y = top + size / 2 * (1 - scale) + pan_y * time + shake_y
-        matrix = (scale, 0.0, x, 0.0, scale, y)
+    for time, shake in zip((-1.0, 0.0, 1.0), move.shake, strict=True):
+        scale = 1.0 + move.zoom * time
+        cos, sin = scale * np.cos(move.roll * time), scale * np.sin(move.roll * time)
+        x = left + half - half * cos + half * sin + move.pan[0] * time + shake[0] * abs(time)
+        y = top + half - half * sin - half * cos + move.pan[1] * time + shake[1] * abs(time)
+        matrix = (cos, -sin, x, sin, cos, y)
         frame = source.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
         frames.append(np.asarray(frame))
     return unit(np.stack(frames))

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from streamderain import motion
 from streamderain.errors import OpenError
 from streamderain.measure.rain import RainParameters, RainSequence
+from streamderain.models import FlowCells
 from trainer.data import pictures
 from trainer.data.layouts import find_sets, trees
 from trainer.data.pairing import PairedSet
@@ -67,6 +69,13 @@ class Case:
         """(3, height, width) uint8 luma; a missing neighbour is a copy of the middle frame."""
         return np.stack([_luma(self.rainy if frame is None else frame) for frame in self.frames])
 
+    @property
+    def aligned(self) -> Codes:
+        """The window with its neighbours warped onto the middle frame, as a session of the network does."""
+        height, width = self.window.shape[1:]
+        with motion.one_thread():
+            return motion.align(self.window, cell=FlowCells().edge_px(width, height))
+
     @cached_property
     def target(self) -> Codes:
         """(height, width) uint8 luma of the clean frame."""
@@ -90,11 +99,13 @@ class VideoPlan:
     Attributes:
         frames: Frames per clip, from its start.
         every: Every how many frames one is judged.
+        strides: Clips are judged as they are, and with only every so many frames: faster motion.
         crf: x264's quality after the rain, for the coded rows.
     """
 
     frames: int = 60
     every: int = 4
+    strides: tuple[int, ...] = (1, 2, 3)
     crf: int = 23
 
 
@@ -127,13 +138,22 @@ def video_cases(folder: Path, layers: Sequence[Codes], plan: VideoPlan) -> Itera
     from trainer.data import clips  # needs PyAV, which a machine that trains from pictures may lack
 
     for number, path in enumerate(pictures.list_files(folder, pictures.CLIP_SUFFIXES)):
-        clean = clips.read_clip(path, limit=plan.frames)
-        clean = clean[:, : clean.shape[1] // 8 * 8, : clean.shape[2] // 8 * 8]
-        rainy = rain_on(clean, layers, seed=1000 + number)
-        name = path.stem
-        yield from _windows(f"{name} rain", rainy, clean, plan.every)
-        yield from _windows(f"{name} rain, H.264", clips.through_h264(rainy, crf=plan.crf), clean, plan.every)
-        yield from _windows(f"{name} rain-free", clean, clean, plan.every)
+        whole = clips.read_clip(path, limit=plan.frames * max(plan.strides))
+        whole = whole[:, : whole.shape[1] // 8 * 8, : whole.shape[2] // 8 * 8]
+        for stride in plan.strides:
+            name = path.stem if stride == 1 else f"{path.stem}, every {stride}."
+            yield from _clip_cases(name, whole[::stride][: plan.frames], layers, plan, seed=1000 + number)
+
+
+def _clip_cases(
+    name: str, clean: Codes, layers: Sequence[Codes], plan: VideoPlan, *, seed: int
+) -> Iterator[Case]:
+    from trainer.data import clips
+
+    rainy = rain_on(clean, layers, seed=seed)
+    yield from _windows(f"{name} rain", rainy, clean, plan.every)
+    yield from _windows(f"{name} rain, H.264", clips.through_h264(rainy, crf=plan.crf), clean, plan.every)
+    yield from _windows(f"{name} rain-free", clean, clean, plan.every)
 
 
 def rain_on(clean: Codes, layers: Sequence[Codes], *, seed: int) -> Codes:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from streamderain.errors import ConfigError, EngineUnavailable, ModelNotFound
 from streamderain.frame import Geometry, Planes, customary_matrix
-from streamderain.models import CARD_NAME, ModelCard, ModelFile, read_card
+from streamderain.models import CARD_NAME, FlowCells, ModelCard, ModelFile, read_card
 from streamderain.nets.fast import BLOCK, FastNet
 from streamderain.nets.generator import Generator
 from streamderain.options import EngineOptions
@@ -174,6 +174,8 @@ def _card_of_core(path: Path) -> ModelCard:
         summary="",
         folder=path.parent,
         files={"f32": file},
+        alignment=FastNet.alignment,
+        flow=FlowCells(),
         default_precision={},
         training={},
         scores=(),

@@ -45,7 +45,7 @@ def network_clean(network: Network) -> Clean:
 def _frames(case: Case, network: Network) -> Codes:
     """Return the frames as a network reads them, (3, channels, height, width)."""
     if network.channels == 1:
-        return case.window[:, None]
+        return (case.aligned if network.alignment == "flow" else case.window)[:, None]
     frames = [case.rainy if frame is None else frame for frame in case.frames]
     return np.stack([rgb_of(frame).transpose(2, 0, 1) for frame in frames])
 
@@ -58,7 +58,9 @@ class Validator:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._cases: list[Case] = list(all_cases(folder, VideoPlan(frames=24, every=6), stills=8))
+        self._cases: list[Case] = list(
+            all_cases(folder, VideoPlan(frames=24, every=6, strides=(1, 3)), stills=8)
+        )
 
     def __call__(self, network: Network, sheet: Path) -> dict[str, float]:
         """Return the mean Y-PSNR of each data set; the sheet shows rainy | output | clean."""

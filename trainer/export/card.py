@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from streamderain.errors import ConfigError
-from streamderain.models import CARD_NAME, read_card
-from streamderain.nets.fast import BLOCK, MULTIPLE
+from streamderain.models import CARD_NAME, FlowCells, read_card
+from streamderain.nets.fast import BLOCK, MULTIPLE, FastNet
 from trainer.checkpoint import Part
 from trainer.config import TrainConfig, dump_toml
 
@@ -56,6 +57,8 @@ def model_card(
         "block": BLOCK,
         "multiple": MULTIPLE,
         "tileable": True,
+        "alignment": FastNet.alignment,
+        "flow": asdict(FlowCells()),
         "licence": "Apache-2.0",
         "attribution": _ATTRIBUTION,
         "default_precision": {"openvino": "int8", "torch": "f32"},

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from streamderain.nets.export import INPUT_NAMES
-from streamderain.nets.fast import core_window
+from streamderain.nets.fast import core_window, rain_prior
 from trainer.data.paired import Batch
 from trainer.networks.int8_rules import INPUT_SCALE, OUTLIERS, SUM_RANGE
 
-_WINDOW, _VALIDITY = INPUT_NAMES
+_WINDOW, _PRIOR, _VALIDITY = INPUT_NAMES
 _INT8_OPS = ("Conv", "ConvTranspose", "Relu")
 
 
@@ -85,9 +85,10 @@ def _parameters(*, correct_biases: bool) -> Any:
 def calibration_items(batches: Sequence[Batch]) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Yield the core's named inputs for every sample of some batches, one at a time."""
     for batch in batches:
-        blocks = core_window(torch.from_numpy(batch.window)).numpy()
-        for window, validity in zip(blocks, batch.validity, strict=True):
-            yield {_WINDOW: window[None], _VALIDITY: validity[None]}
+        blocks = core_window(torch.from_numpy(batch.window))
+        priors = rain_prior(blocks)
+        for window, prior, validity in zip(blocks.numpy(), priors.numpy(), batch.validity, strict=True):
+            yield {_WINDOW: window[None], _PRIOR: prior[None], _VALIDITY: validity[None]}
 
 
 def set_input_scale(model: Any) -> None:
@@ -99,7 +100,7 @@ def set_input_scale(model: Any) -> None:
         ValueError: The convolution reads through no quantiser, or through one that shares its constants.
     """
     producers = {output: node for node in model.graph.node for output in node.output}
-    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    first = next(node for node in model.graph.node if node.op_type == "Conv" and _PRIOR not in node.input)
     dequantise = producers.get(first.input[0])
     if dequantise is None or dequantise.op_type != "DequantizeLinear":
         raise ValueError(f"{first.name} reads its input through no quantiser")
@@ -155,11 +156,12 @@ def float_nodes(model: Any) -> list[str]:
     """Return names of the nodes that NNCF must leave alone.
 
     All but the convolutions and what lies between them: what is computed from codes before the first one, the
-    validity's bias, and what makes the residual of the last one's output.
+    prior, the validity's bias, and what makes the residual of the last one's output.
     """
     upsampled = {out for node in model.graph.node if node.op_type == "ConvTranspose" for out in node.output}
     return sorted(
         node.name
         for node in model.graph.node
-        if node.op_type not in _INT8_OPS and not (node.op_type == "Add" and upsampled & set(node.input))
+        if _PRIOR in node.input
+        or (node.op_type not in _INT8_OPS and not (node.op_type == "Add" and upsampled & set(node.input)))
     )

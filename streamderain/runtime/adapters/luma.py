@@ -8,7 +8,11 @@ depth.
 
     unit     = code * scale + offset              (RGB: of the luma of the codes)
     excess   = relu(current - max(neighbours))
-    rain     = relu(share * excess + correction)
+    rest     = relu(current - min(neighbours)) - excess
+    deficit  = relu(min(neighbours) - current)
+    misfit   = mean(deficit around)
+    prior    = clamp(log(relu(mean(excess around) - misfit) + floor) - log(misfit + floor), -limit, limit)
+    rain     = relu(share * excess + share_of_rest * rest + correction)
     out_code = clamp(round(code - strength * gain * rain), 0, top)
 """
 
@@ -18,6 +22,11 @@ from dataclasses import dataclass
 
 from streamderain.frame import Geometry
 from streamderain.models import ModelCard
+
+PRIOR_BLOCKS = (3, 9)
+PRIOR_FLOOR = 0.1 / 255.0
+PRIOR_LIMIT = 4.0
+"""Those of `streamderain.nets.fast`, which imports torch."""
 
 _WEIGHTS = {
     "bt601": (0.299, 0.587, 0.114),

@@ -11,9 +11,11 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from streamderain.nets import fast as fast_module
 from streamderain.nets.export import INPUT_NAMES, OUTPUT_NAMES, export_core
-from streamderain.nets.fast import FastNet, core_window, residual_planes
+from streamderain.nets.fast import FAINTEST, FastNet, core_window, rain_prior, residual_planes
 from streamderain.nets.generator import FEATURE_LAYERS, BlurDown, BlurUp, Generator
+from streamderain.runtime.adapters import luma
 
 
 def parameters(network: nn.Module) -> int:
@@ -33,14 +35,14 @@ def fast() -> FastNet:
 
 
 def blocks(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(batch, 64, height, width, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(batch, 96, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 def test_fast_network_keeps_its_budget(fast: FastNet) -> None:
-    assert parameters(fast) == 211_456
+    assert parameters(fast) == 225_300
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        fast(blocks(1, 180, 320), torch.ones(1, 2))
-    assert counter.get_total_flops() == 2 * 4_630_118_464
+        fast(blocks(1, 180, 320), torch.zeros(1, 2, 180, 320), torch.ones(1, 2))
+    assert counter.get_total_flops() == 2 * 5_430_067_264
 
 
 def test_fast_output_stays_in_range_and_never_brightens(fast: FastNet) -> None:
@@ -69,15 +71,57 @@ def test_planes_and_blocks_agree(fast: FastNet) -> None:
     validity = torch.tensor([[1.0, 0.0]])
     before, current, after = (window[:, i : i + 1] for i in range(3))
     excess = (current - torch.maximum(before, after)).clamp(min=0)
-    unshuffled = [functional.pixel_unshuffle(plane, 4) for plane in (before, current, after, excess)]
+    rest = (current - torch.minimum(before, after)).clamp(min=0) - excess
+    deficit = (torch.minimum(before, after) - current).clamp(min=0)
+    planes = (before, current, after, excess, rest, deficit)
+    unshuffled = [functional.pixel_unshuffle(plane, 4) for plane in planes]
     blocks = torch.cat(unshuffled, dim=1)
     torch.testing.assert_close(core_window(window), blocks)
     with torch.no_grad():
         from_planes = fast.clean_planes(window, validity)
-        share, correction = fast(blocks, validity)
-    residual = functional.pixel_shuffle(share * unshuffled[3] + correction, 4)
-    torch.testing.assert_close(residual_planes(blocks, share, correction), residual)
+        shares, correction = fast(blocks, rain_prior(blocks), validity)
+    light = shares[:, :16] * unshuffled[3] + shares[:, 16:] * unshuffled[4] + correction
+    residual = functional.pixel_shuffle(light, 4)
+    torch.testing.assert_close(residual_planes(blocks, shares, correction), residual)
     torch.testing.assert_close(from_planes, (current - residual.clamp(min=0)).clamp(0, 1))
+
+
+def test_the_prior_weighs_excess_against_deficit() -> None:
+    """A plane with rain of its own has excess alone; one that does not fit has both."""
+    rng = np.random.default_rng(0)
+    texture = torch.from_numpy(rng.random((1, 1, 96, 96), dtype=np.float32)) * 0.5
+    rainy = texture.clone()
+    rainy[..., ::4] += 0.3
+    misfit = torch.from_numpy(rng.random((1, 1, 96, 96), dtype=np.float32)) * 0.5
+    still, rain, moved = (
+        rain_prior(core_window(torch.cat([texture, current, texture], dim=1)))
+        for current in (texture, rainy, misfit)
+    )
+    assert still.abs().max() == 0
+    assert rain.min() > 3.0
+    assert moved.mean() < -1.0
+
+
+def test_the_adapters_use_the_networks_numbers() -> None:
+    assert (luma.PRIOR_BLOCKS, luma.PRIOR_FLOOR, luma.PRIOR_LIMIT) == (
+        fast_module.PRIOR_BLOCKS,
+        fast_module.PRIOR_FLOOR,
+        fast_module.PRIOR_LIMIT,
+    )
+
+
+def test_corrections_fainter_than_a_code_are_none(fast: FastNet) -> None:
+    """Int8 rounds by as much; while training they keep a slope, so that gradients pass."""
+    stages = fast.encode(blocks(1, 64, 64))
+    with torch.no_grad():
+        _, deployed = fast.decode(stages, torch.zeros(1, 2, 64, 64), torch.ones(1, 2))
+        fast.residual_slope = 1.0
+        _, raw = fast.decode(stages, torch.zeros(1, 2, 64, 64), torch.ones(1, 2))
+        fast.residual_slope = 0.0
+    faint = raw.abs() <= FAINTEST
+    assert faint.any()
+    assert (deployed[faint] == 0).all()
+    torch.testing.assert_close(deployed[~faint], (raw - raw.sign() * FAINTEST)[~faint])
 
 
 def test_block_channels_run_along_rows(fast: FastNet) -> None:
@@ -91,7 +135,8 @@ def test_block_channels_run_along_rows(fast: FastNet) -> None:
 
 def test_validity_changes_the_result(fast: FastNet) -> None:
     window = blocks(1, 8, 8)
-    with_neighbours, without = fast(window, torch.ones(1, 2)), fast(window, torch.zeros(1, 2))
+    prior = rain_prior(window)
+    with_neighbours, without = (fast(window, prior, valid) for valid in (torch.ones(1, 2), torch.zeros(1, 2)))
     assert not torch.equal(with_neighbours[0], without[0])
     assert not torch.equal(with_neighbours[1], without[1])
 
@@ -101,8 +146,8 @@ def test_tiles_agree_with_the_whole_beyond_the_receptive_field(fast: FastNet) ->
     window = blocks(1, 64, 64, seed=5)
     ones = torch.ones(1, 2)
     with torch.no_grad():
-        whole = fast(window, ones)
-        tile = fast(window[:, :, :48], ones)
+        whole = fast(window, rain_prior(window), ones)
+        tile = fast(window[:, :, :48], rain_prior(window[:, :, :48]), ones)
     for part, full in zip(tile, whole, strict=True):
         torch.testing.assert_close(part[:, :, :24], full[:, :, :24])
 
@@ -115,7 +160,8 @@ def test_exported_core_computes_the_same(
 
     session = onnxruntime.InferenceSession(str(core_path), providers=["CPUExecutionProvider"])
     validity = torch.randint(0, 2, (batch, 2), generator=torch.Generator().manual_seed(1)).float()
-    inputs = [blocks(batch, height, width, seed=2), validity]
+    window = blocks(batch, height, width, seed=2)
+    inputs = [window, rain_prior(window), validity]
     feed = dict(zip(INPUT_NAMES, (i.numpy() for i in inputs), strict=True))
     with torch.no_grad():
         expected = fast(*inputs)
@@ -132,9 +178,10 @@ def test_exported_core_keeps_the_contract(core_path: Path) -> None:
         for value in (*model.graph.input, *model.graph.output)
     }
     assert shapes == {
-        "window": ["batch", 64, "rows", "columns"],
-        "share": ["batch", 16, "rows", "columns"],
+        "window": ["batch", 96, "rows", "columns"],
+        "shares": ["batch", 32, "rows", "columns"],
         "correction": ["batch", 16, "rows", "columns"],
+        "prior": ["batch", 2, "rows", "columns"],
         "validity": ["batch", 2],
     }
     assert model.opset_import[0].version >= 17

@@ -1,0 +1,251 @@
+"""Estimate motion between luma planes, blind to rain streaks, and warp planes along it (OpenCV)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import cv2 as _cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Codes = NDArray[np.uint8]
+Plane = NDArray[Any]
+Flow = NDArray[np.float32]
+"""(rows, columns, 2), x then y, px of the full plane: other(p + flow(p)) ~ current(p) at cells' centres."""
+
+LEAST_CELLS = 16
+"""Flow is sought where a plane has at least so many cells each way; smaller ones count as not moving."""
+
+_STREAK_PX = 7
+"""Bright things narrower than this, px, vanish before the flow looks: streaks move on their own."""
+
+_PATCH_STRIDE, _STEPS = 5, 12
+"""Of DIS (Kroeger et al., ECCV 2016). Variational refinement costs as much again and gains 0.1 dB."""
+
+cv2: Any = _cv2
+"""OpenCV's own annotations lack what is used here."""
+
+_threads = threading.local()
+_lock = threading.Lock()
+_users = 0
+_before = 0
+
+
+def coarse(plane: Plane, *, cell: int, shift: int = 0) -> Codes:
+    """Shrink a luma plane to what the flow looks at.
+
+    Args:
+        plane: (height, width) `uint8`, or `uint16` codes in native byte order.
+        cell: Edge of a cell, px.
+        shift: How far codes are shifted right to leave 8 bits.
+
+    Returns:
+        (ceil(height / cell), ceil(width / cell)) uint8, without streaks.
+    """
+    codes = plane if plane.dtype == np.uint8 else (plane >> shift).astype(np.uint8)
+    height, width = codes.shape
+    rows, columns = -(-height // cell), -(-width // cell)
+    if (rows * cell, columns * cell) != (height, width):
+        codes = np.pad(codes, ((0, rows * cell - height), (0, columns * cell - width)), mode="edge")
+    opened = cv2.morphologyEx(np.ascontiguousarray(codes), cv2.MORPH_OPEN, np.ones((1, _STREAK_PX), np.uint8))
+    return np.asarray(cv2.resize(opened, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def flow(current: Codes, other: Codes, *, cell: int) -> Flow:
+    """Estimate the flow between two planes; it depends on these two alone.
+
+    Args:
+        current: From `coarse`.
+        other: The same of the other frame.
+        cell: Edge of a cell, px.
+
+    Returns:
+        (rows, columns, 2) float32, px of the full plane; zeros where planes are too small.
+    """
+    if min(current.shape) < LEAST_CELLS:
+        return np.zeros((*current.shape, 2), np.float32)
+    found: Flow = _estimator().calc(current, other, None)
+    found *= np.float32(cell)
+    return found
+
+
+def _estimator() -> Any:
+    """Return this thread's own: one is not to be used by two threads at a time."""
+    if not hasattr(_threads, "estimator"):
+        estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        estimator.setFinestScale(0)
+        estimator.setPatchStride(_PATCH_STRIDE)
+        estimator.setGradientDescentIterations(_STEPS)
+        estimator.setVariationalRefinementIterations(0)
+        _threads.estimator = estimator
+    return _threads.estimator
+
+
+class Warper:
+    """Warps planes of one size along flows; its memory is made once, and belongs to one thread at a time.
+
+    Args:
+        width: Of the planes, px.
+        height: Of the planes, px.
+        cell: Edge of a cell of the flow, px.
+    """
+
+    def __init__(self, width: int, height: int, *, cell: int) -> None:
+        self._size = (width, height)
+        self._cell = cell
+        rows, columns = -(-height // cell), -(-width // cell)
+        # One cell more on each side, so that the interpolated coordinates are exact at the borders too.
+        self._grid = np.empty((rows + 2, columns + 2, 2), np.float32)
+        self._grid[..., 0] = cell * np.arange(-1, columns + 1, dtype=np.float32) + (cell - 1) / 2
+        self._grid[..., 1] = (cell * np.arange(-1, rows + 1, dtype=np.float32) + (cell - 1) / 2)[:, None]
+        self._cells = np.empty_like(self._grid)
+        self._map = np.empty(((rows + 2) * cell, (columns + 2) * cell, 2), np.float32)
+
+    def aim(self, vectors: Flow) -> None:
+        """Set the flow along which the next planes are warped.
+
+        Args:
+            vectors: (rows, columns, 2), px of the full plane.
+        """
+        self._cells[1:-1, 1:-1] = vectors
+        self._cells[0], self._cells[-1] = self._cells[1], self._cells[-2]
+        self._cells[:, 0], self._cells[:, -1] = self._cells[:, 1], self._cells[:, -2]
+        self._cells += self._grid
+        rows, columns = self._map.shape[:2]
+        cv2.resize(self._cells, (columns, rows), dst=self._map, interpolation=cv2.INTER_LINEAR)
+
+    def whole_flow(self) -> Flow:
+        """Return the flow of every pixel, (height, width, 2), px."""
+        width, height = self._size
+        where = self._map[self._cell : self._cell + height, self._cell : self._cell + width]
+        x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+        return np.stack([where[..., 0] - x, where[..., 1] - y], axis=-1)
+
+    def warp(self, plane: Plane, target: Plane | None = None) -> Plane:
+        """Warp a plane: the result at p is the plane at p + flow(p), bilinear, borders clamped.
+
+        Args:
+            plane: (height, width) `uint8`, `uint16` or `float32`, native byte order.
+            target: Where to; made where None.
+        """
+        width, height = self._size
+        cell = self._cell
+        where = self._map[cell : cell + height, cell : cell + width]
+        return np.asarray(
+            cv2.remap(plane, where, None, cv2.INTER_LINEAR, target, borderMode=cv2.BORDER_REPLICATE)
+        )
+
+
+def confidence(forward: Flow, backward: Flow, *, cell: int, tolerance_px: float = 1.5) -> NDArray[np.bool_]:
+    """Tell where two opposite flows agree: there and back again is where one began.
+
+    Args:
+        forward: (rows, columns, 2), from the current frame to the other.
+        backward: From the other frame to the current one.
+        cell: Edge of a cell, px.
+        tolerance_px: How far one may end from where one began.
+
+    Returns:
+        (rows, columns), False also where the flow leads outside.
+    """
+    rows, columns = forward.shape[:2]
+    x, y = np.meshgrid(np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32))
+    at_x, at_y = x + forward[..., 0] / cell, y + forward[..., 1] / cell
+    back = cv2.remap(backward, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    off = np.hypot(forward[..., 0] + back[..., 0], forward[..., 1] + back[..., 1])
+    inside = (at_x >= 0) & (at_x <= columns - 1) & (at_y >= 0) & (at_y <= rows - 1)
+    trusted: NDArray[np.bool_] = inside & (off <= tolerance_px)
+    return trusted
+
+
+def align(window: Codes, *, cell: int) -> Codes:
+    """Warp the frames of a window onto its middle one.
+
+    Args:
+        window: (frames, height, width) uint8 luma; not changed.
+        cell: Edge of a cell of the flow, px.
+
+    Returns:
+        A new array of the same shape.
+    """
+    middle = len(window) // 2
+    small = [coarse(frame, cell=cell) for frame in window]
+    warper = Warper(window.shape[2], window.shape[1], cell=cell)
+    aligned = window.copy()
+    for index, frame in enumerate(window):
+        if index != middle:
+            warper.aim(flow(small[middle], small[index], cell=cell))
+            warper.warp(np.ascontiguousarray(frame), aligned[index])
+    return aligned
+
+
+def differences(before: Plane, current: Plane, after: Plane) -> tuple[Plane, Plane, Plane]:
+    """Return by how much a plane is brighter than both neighbours, brighter than the darker one beyond that, and
+    darker than both.
+
+    Args:
+        before: (height, width) `uint8`, `uint16` or `float32`, aligned.
+        current: The same.
+        after: The same.
+
+    Returns:
+        Excess, rest and deficit of the same type, never negative.
+    """
+    brighter, darker = cv2.max(before, after), cv2.min(before, after)
+    excess, above = _above(current, brighter), _above(current, darker)
+    return excess, cv2.subtract(above, excess), _above(darker, current)
+
+
+def _above(one: Plane, other: Plane) -> Plane:
+    difference = cv2.subtract(one, other)  # integers stop at 0 by themselves
+    return np.asarray(cv2.max(difference, 0.0) if difference.dtype == np.float32 else difference)
+
+
+def means_around(plane: Plane, *, block: int, edges: tuple[int, ...]) -> list[NDArray[np.float32]]:
+    """Return a plane's mean over squares of blocks around each block; squares end at the plane's borders.
+
+    Args:
+        plane: (height, width), both multiples of `block`.
+        block: Edge of a block, px.
+        edges: Edges of the squares, odd numbers of blocks.
+
+    Returns:
+        One (height / block, width / block) float32 for each edge.
+    """
+    rows, columns = plane.shape[0] // block, plane.shape[1] // block
+    exact = plane if plane.dtype == np.float32 else plane.astype(np.float32)
+    means = cv2.resize(exact, (columns, rows), interpolation=cv2.INTER_AREA)
+    inside = np.ones((rows, columns), np.float32)
+    found = []
+    for edge in edges:
+        sums, counts = (
+            cv2.boxFilter(one, -1, (edge, edge), normalize=False, borderType=cv2.BORDER_CONSTANT)
+            for one in (means, inside)
+        )
+        found.append(np.asarray(sums / counts, np.float32))
+    return found
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have OpenCV compute on the calling thread alone inside the block, for the whole process.
+
+    Callers bring threads of their own, and OpenCV's would fight with them. What the process had set before
+    the first block comes back after the last one. The flow is the same at any number.
+    """
+    global _users, _before
+    with _lock:
+        if not _users:
+            _before = cv2.getNumThreads()
+            cv2.setNumThreads(1)
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if not _users:
+                cv2.setNumThreads(_before)
