@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import cv2 as _cv2
@@ -38,20 +39,26 @@ def coarse(plane: Plane, *, cell: int, shift: int = 0) -> Codes:
     """Shrink a luma plane to what the flow looks at.
 
     Args:
-        plane: (height, width) `uint8`, or `uint16` codes in native byte order.
+        plane: (height, width) codes, `uint8`, `uint16` in native byte order, or `float32`.
         cell: Edge of a cell, px.
-        shift: How far codes are shifted right to leave 8 bits.
+        shift: How many more bits than 8 the codes have.
 
     Returns:
         (ceil(height / cell), ceil(width / cell)) uint8, without streaks.
     """
-    codes = plane if plane.dtype == np.uint8 else (plane >> shift).astype(np.uint8)
+    codes = _bytes(plane, shift)
     height, width = codes.shape
     rows, columns = -(-height // cell), -(-width // cell)
     if (rows * cell, columns * cell) != (height, width):
         codes = np.pad(codes, ((0, rows * cell - height), (0, columns * cell - width)), mode="edge")
     opened = cv2.morphologyEx(np.ascontiguousarray(codes), cv2.MORPH_OPEN, np.ones((1, _STREAK_PX), np.uint8))
     return np.asarray(cv2.resize(opened, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _bytes(plane: Plane, shift: int) -> Codes:
+    if plane.dtype == np.uint8:
+        return plane
+    return (plane * np.float32(0.5**shift) if plane.dtype == np.float32 else plane >> shift).astype(np.uint8)
 
 
 def flow(current: Codes, other: Codes, *, cell: int) -> Flow:
@@ -182,19 +189,18 @@ def align(window: Codes, *, cell: int) -> Codes:
     return aligned
 
 
-def differences(before: Plane, current: Plane, after: Plane) -> tuple[Plane, Plane, Plane]:
-    """Return by how much a plane is brighter than both neighbours, brighter than the darker one beyond that, and
-    darker than both.
+def differences(current: Plane, neighbours: Sequence[Plane]) -> tuple[Plane, Plane, Plane]:
+    """Compare a plane with what its neighbours show at the same place.
 
     Args:
-        before: (height, width) `uint8`, `uint16` or `float32`, aligned.
-        current: The same.
-        after: The same.
+        current: (height, width) `uint8`, `uint16` or `float32`.
+        neighbours: One or more of the same, aligned.
 
     Returns:
-        Excess, rest and deficit of the same type, never negative.
+        Excess, by how much it is brighter than all of them, rest, by how much it is brighter than the darkest
+        beyond that, and deficit, by how much it is darker than all, of the same type, never negative.
     """
-    brighter, darker = cv2.max(before, after), cv2.min(before, after)
+    brighter, darker = reduce(cv2.max, neighbours), reduce(cv2.min, neighbours)
     excess, above = _above(current, brighter), _above(current, darker)
     return excess, cv2.subtract(above, excess), _above(darker, current)
 
@@ -204,29 +210,21 @@ def _above(one: Plane, other: Plane) -> Plane:
     return np.asarray(cv2.max(difference, 0.0) if difference.dtype == np.float32 else difference)
 
 
-def means_around(plane: Plane, *, block: int, edges: tuple[int, ...]) -> list[NDArray[np.float32]]:
-    """Return a plane's mean over squares of blocks around each block; squares end at the plane's borders.
+def means_around(plane: NDArray[np.float32], edge: int) -> NDArray[np.float32]:
+    """Return the mean over a square around each sample; squares end at the plane's borders.
 
     Args:
-        plane: (height, width), both multiples of `block`.
-        block: Edge of a block, px.
-        edges: Edges of the squares, odd numbers of blocks.
+        plane: (rows, columns).
+        edge: Edge of the squares, an odd number of samples.
 
     Returns:
-        One (height / block, width / block) float32 for each edge.
+        The same shape.
     """
-    rows, columns = plane.shape[0] // block, plane.shape[1] // block
-    exact = plane if plane.dtype == np.float32 else plane.astype(np.float32)
-    means = cv2.resize(exact, (columns, rows), interpolation=cv2.INTER_AREA)
-    inside = np.ones((rows, columns), np.float32)
-    found = []
-    for edge in edges:
-        sums, counts = (
-            cv2.boxFilter(one, -1, (edge, edge), normalize=False, borderType=cv2.BORDER_CONSTANT)
-            for one in (means, inside)
-        )
-        found.append(np.asarray(sums / counts, np.float32))
-    return found
+    sums, counts = (
+        cv2.boxFilter(one, -1, (edge, edge), normalize=False, borderType=cv2.BORDER_CONSTANT)
+        for one in (plane, np.ones_like(plane))
+    )
+    return np.asarray(sums / counts, np.float32)
 
 
 @contextmanager

@@ -121,8 +121,8 @@ class FastNet(Network):
 
         Returns:
             `logits` of the shares of the excess and of the rest that are rain, blocks of (N, 32, h, w);
-            `odds`, (N, 2, h, w), what the prior adds to each of them; and `correction`, light that is rain beside
-            them, in luma code / 255, unbounded, (N, 16, h, w). See `residual_planes`.
+            `odds`, (N, 2, h, w), what the prior adds to each of them; and `correction`, light that is rain
+            beside them, in luma code / 255, unbounded, (N, 16, h, w). See `residual_planes`.
         """
         return self.decode(self.encode(window), prior, validity)
 

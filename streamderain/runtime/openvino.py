@@ -10,22 +10,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
 import openvino as ov
 
+from streamderain import motion
 from streamderain.errors import DeviceMemoryError, EngineUnavailable, PlanBuildError
 from streamderain.frame import Geometry, Plane, Planes
 from streamderain.models import ModelCard
-from streamderain.runtime.adapters.luma import window_names
-from streamderain.runtime.adapters.luma_openvino import adapted_core, input_name
+from streamderain.runtime.adapters.luma import rain_prior
+from streamderain.runtime.adapters.luma_openvino import (
+    PRIOR,
+    STRENGTH,
+    VALIDITY,
+    WINDOW,
+    adapted_core,
+    current_name,
+)
 from streamderain.runtime.base import Engine, Session, SessionOptions
-from streamderain.runtime.blocks import from_blocks, to_blocks
+from streamderain.runtime.blocks import block_means, extended, from_blocks, to_blocks
 from streamderain.runtime.window import WindowFrames
 from streamderain.runtime.windowed import LumaFrame, LumaSession
+
+_Prepared = tuple[Planes, list[Plane]]
 
 MAX_STREAMS = 4
 """More frames at a time than this cost memory and latency and win nothing measurable."""
@@ -121,7 +129,7 @@ class OpenVinoEngine(Engine):
 
 
 class _OpenVinoSession(LumaSession):
-    """Copies planes into blocks and runs them through a compiled graph."""
+    """Aligns and compares planes, and runs their blocks through a compiled graph."""
 
     def __init__(
         self,
@@ -136,36 +144,43 @@ class _OpenVinoSession(LumaSession):
         self._requests: SimpleQueue[Any] = SimpleQueue()
         for _ in range(requests):
             request = compiled.create_infer_request()
-            request.set_tensor("strength", ov.Tensor(np.array([self.strength], np.float32)))
+            request.get_tensor(STRENGTH).data[:] = self.strength
             self._requests.put(request)
 
-    @cached_property
-    def _inputs(self) -> tuple[tuple[str, ...], ...]:
-        names = window_names(self.model)
-        return tuple(tuple(input_name(name, c) for c in range(self.components)) for name in names)
-
-    def _prepare(self, window: WindowFrames[LumaFrame]) -> list[tuple[Plane, ...]]:
-        return self._aligned(window)
-
-    def _blocks(self, plane: Plane) -> Plane:
-        return to_blocks(plane, block=self.model.block, multiple=self.model.multiple)
+    def _prepare(self, window: WindowFrames[LumaFrame]) -> _Prepared:
+        """Return the current frame's components, and the luma of the aligned window, oldest first."""
+        current = window.frames[self.model.before]
+        lumas = self._aligned(window)
+        lumas.insert(self.model.before, current.luma)
+        return current.planes, lumas
 
     @contextmanager
-    def _inferred(
-        self, prepared: list[tuple[Plane, ...]], validity: tuple[float, ...]
-    ) -> Iterator[list[Plane]]:
+    def _inferred(self, prepared: _Prepared, validity: tuple[float, ...]) -> Iterator[list[Plane]]:
         request = self._requests.get()
-        # Tensors only borrow the blocks: they have to live until the request is done.
-        blocks = [[self._blocks(plane)[None] for plane in planes] for planes in prepared]
         try:
-            for names, arrays in zip(self._inputs, blocks, strict=True):
-                for name, array in zip(names, arrays, strict=True):
-                    request.set_tensor(name, ov.Tensor(array, shared_memory=True))
-            request.set_tensor("validity", ov.Tensor(np.array([validity], np.float32)))
+            self._fill(request, *prepared)
+            request.get_tensor(VALIDITY).data[:] = validity
             request.infer()
             yield [request.get_output_tensor(c).data[0] for c in range(self.components)]
         finally:
             self._requests.put(request)
+
+    def _fill(self, request: Any, components: Planes, lumas: list[Plane]) -> None:
+        """Write what the graph reads of a frame into a request's memory."""
+        block, before = self.model.block, self.model.before
+        frames = [extended(luma, self.model.multiple) for luma in lumas]
+        differences = motion.differences(frames[before], frames[:before] + frames[before + 1 :])
+        blocks = request.get_tensor(WINDOW).data[0]
+        to_blocks([*frames, *differences], blocks, block=block)
+        excess, deficit = (
+            self._scale.scale * block_means(blocks[..., place * block**2 : (place + 1) * block**2])
+            for place in (len(frames), len(frames) + 2)
+        )
+        rain_prior(excess, deficit, request.get_tensor(PRIOR).data[0])
+        if self.geometry.is_rgb:
+            for number, component in enumerate(components):
+                target = request.get_tensor(current_name(number)).data[0]
+                to_blocks([extended(component, self.model.multiple)], target, block=block)
 
     def _copy_out(self, result: list[Plane]) -> Planes:
         """Turn the derained components, (rows, columns, block * block) codes, back into planes."""

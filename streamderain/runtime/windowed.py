@@ -21,6 +21,7 @@ from streamderain import motion
 from streamderain.errors import EngineError, InferenceError
 from streamderain.frame import Geometry, Plane, Planes
 from streamderain.models import ModelCard
+from streamderain.runtime.adapters.luma import luma_of, luma_scale
 from streamderain.runtime.base import EndOfSession, Session, SessionOptions, Token
 from streamderain.runtime.window import Window, WindowFrames
 
@@ -213,10 +214,12 @@ class LumaFrame:
 
     Attributes:
         planes: Copies of the components it reads, unshifted, in native byte order, contiguous.
+        luma: What of them is compared and aligned, see `luma_of`.
         coarse: What the flow looks at; None where neighbours are not aligned.
     """
 
-    planes: tuple[Plane, ...]
+    planes: Planes
+    luma: Plane
     coarse: Plane | None
 
 
@@ -230,6 +233,7 @@ class LumaSession(WindowedSession, ABC):
         self, model: ModelCard, geometry: Geometry, options: SessionOptions, *, workers: int
     ) -> None:
         super().__init__(model, geometry, options, workers=workers)
+        self._scale = luma_scale(geometry)
         self._aligns = model.alignment == "flow" and options.alignment
         self._cell = model.flow.edge_px(geometry.width, geometry.height)
         self._one_thread = ExitStack()
@@ -244,10 +248,11 @@ class LumaSession(WindowedSession, ABC):
 
     def _copy_in(self, planes: Planes) -> LumaFrame:
         copies = tuple(self._copied(plane) for plane in planes[: self.components])
-        if not self._aligns:
-            return LumaFrame(copies, None)
-        luma = copies[0] if len(copies) == 1 else luma_codes(copies)
-        return LumaFrame(copies, motion.coarse(luma, cell=self._cell, shift=self.geometry.bits - 8))
+        luma = luma_of(copies, self._scale)
+        coarse = None
+        if self._aligns:
+            coarse = motion.coarse(luma, cell=self._cell, shift=self.geometry.bits - 8)
+        return LumaFrame(copies, luma, coarse)
 
     def _copied(self, plane: Plane) -> Plane:
         native = plane.astype(self.geometry.dtype, order="C")
@@ -270,24 +275,23 @@ class LumaSession(WindowedSession, ABC):
         assert neighbour.coarse is not None
         return motion.flow(current.coarse, neighbour.coarse, cell=self._cell)
 
-    def _aligned(self, window: WindowFrames[LumaFrame]) -> list[tuple[Plane, ...]]:
-        """Return the window's planes, oldest first, the neighbours warped onto the current frame."""
+    def _aligned(self, window: WindowFrames[LumaFrame]) -> list[Plane]:
+        """Return the luma of the neighbours, oldest first, warped onto the current frame."""
         current = window.frames[self.model.before]
-        moved: list[tuple[Plane, ...]] = []
+        moved = []
         for neighbour, valid in self._neighbours(window):
             vectors = self._flow(current, neighbour, valid)
-            moved.append(neighbour.planes if vectors is None else self._warped(neighbour.planes, vectors))
-        moved.insert(self.model.before, current.planes)
+            moved.append(neighbour.luma if vectors is None else self._warped(neighbour.luma, vectors))
         return moved
 
-    def _warped(self, planes: tuple[Plane, ...], vectors: motion.Flow) -> tuple[Plane, ...]:
+    def _warped(self, luma: Plane, vectors: motion.Flow) -> Plane:
         try:
             warper = self._warpers.get_nowait()
         except Empty:
             warper = motion.Warper(self.geometry.width, self.geometry.height, cell=self._cell)
         try:
             warper.aim(vectors)
-            return tuple(warper.warp(plane) for plane in planes)
+            return warper.warp(luma)
         finally:
             self._warpers.put(warper)
 
@@ -298,12 +302,6 @@ class LumaSession(WindowedSession, ABC):
         found = [self._flow(current, neighbour, valid) for neighbour, valid in self._neighbours(window)]
         stack = np.stack([np.zeros(shape, np.float32) if one is None else one for one in found])
         return np.ascontiguousarray(stack.transpose(0, 3, 1, 2))
-
-
-def luma_codes(components: tuple[Plane, ...]) -> Plane:
-    """Return the luma of R, G and B codes as codes of the same depth: near enough to follow motion by."""
-    red, green, blue = (component.astype(np.uint32) for component in components)
-    return ((77 * red + 150 * green + 29 * blue) >> 8).astype(components[0].dtype)
 
 
 def same_planes(one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:

@@ -125,8 +125,12 @@ def set_ranges(model: Any, ranges: Mapping[str, float]) -> None:
     """
     producers = {output: node for node in model.graph.node for output in node.output}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    # A convolution's third input is the layer's bias, which quantising does not rename.
-    layers = {n.output[0]: n.input[2].removesuffix(".bias") for n in model.graph.node if n.op_type == "Conv"}
+    # A convolution's third input is the layer's bias, which quantising does not rename; the prior's has none.
+    layers = {
+        node.output[0]: node.input[2].removesuffix(".bias")
+        for node in model.graph.node
+        if node.op_type == "Conv" and len(node.input) == 3
+    }
     for node in model.graph.node:
         relu = producers.get(node.input[0]) if node.op_type == "QuantizeLinear" else None
         if relu is None or relu.op_type != "Relu":
