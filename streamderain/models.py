@@ -7,6 +7,7 @@ package, in a checkout's `engines/` folder and in the user's own model folder; a
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -78,18 +79,21 @@ class FlowCells:
     """How finely the motion between frames is estimated: one vector for each square cell of pixels.
 
     Attributes:
-        cell_px: Edge of a cell.
-        fine_cell_px: Edge for small frames.
+        cells: About how many cells a frame has, whatever its size: the larger the frame, the more pixels show
+            the same thing.
+        fine_cell_px: Edge of a cell for small frames, which can afford more.
         fine_px: Frames of at most so many pixels are small.
     """
 
-    cell_px: int = 4
+    cells: int = 37_000
     fine_cell_px: int = 2
     fine_px: int = 400_000
 
     def edge_px(self, width: int, height: int) -> int:
         """Return the edge of a cell for frames of a size in pixels."""
-        return self.fine_cell_px if width * height <= self.fine_px else self.cell_px
+        if width * height <= self.fine_px:
+            return self.fine_cell_px
+        return max(self.fine_cell_px, round(math.sqrt(width * height / self.cells)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ class DataConfig:
         drop_neighbour: Chance that a neighbour is dropped, for each sample that has neighbours.
         strides: Distances of the frames of a window of a clip, each as likely as any other.
         parallax: Share of panned stills with a nearer layer that moves on its own.
-        fine_flow: Share of samples whose flow is as fine as that of small frames.
+        cells_px: Edges of the flow's cells, each as likely as any other.
         margin_px: What the flow sees beyond the crop on each side, px, a multiple of 4.
         moving_lights: Share of moving clean windows with bright bars and lamps drawn in, which are no rain.
         strange_neighbour: Chance that a neighbour shows another scene, as after a cut that was missed.
@@ -161,7 +161,7 @@ class DataConfig:
     share_flat: float = 0.02
     strides: tuple[int, ...] = (1, 1, 2, 3)
     parallax: float = 0.5
-    fine_flow: float = 0.5
+    cells_px: tuple[int, ...] = (2, 2, 3, 4, 5)
     margin_px: int = 32
     drop_neighbour: float = 0.2
     moving_lights: float = 0.25

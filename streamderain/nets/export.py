@@ -7,20 +7,19 @@ from pathlib import Path
 
 import torch
 
-from streamderain.nets.fast import BLOCK, PARTS
+from streamderain.nets.fast import BLOCK, PARTS, PRIOR_BLOCKS, Answer
 from streamderain.nets.network import Network
 
 OPSET = 18
 INPUT_NAMES = ("window", "prior", "validity")
-OUTPUT_NAMES = ("logits", "odds", "correction")
+OUTPUT_NAMES = Answer._fields
 
 
 def export_core(network: Network, path: Path) -> None:
     """Write the core as a self-contained ONNX file with dynamic batch, height and width.
 
-    Inputs: `window` (N, 96, h, w), `prior` (N, 2, h, w) and `validity` (N, 2), float32, see
-    `FastNet.forward`, with even h and w. Outputs: `logits` (N, 32, h, w), `odds` (N, 2, h, w)
-    and `correction` (N, 16, h, w).
+    Inputs: `window` (N, 64, h, w), `prior` (N, 3, h, w) and `validity` (N, 2), float32, see
+    `FastNet.forward`, with even h and w. Outputs: the fields of `streamderain.nets.fast.Answer`.
 
     Args:
         network: One of the fast family, in float32.
@@ -28,7 +27,7 @@ def export_core(network: Network, path: Path) -> None:
     """
     network = network.eval()
     blocks = torch.zeros(2, PARTS * BLOCK * BLOCK, 24, 32)
-    prior = torch.zeros(2, 2, 24, 32)
+    prior = torch.zeros(2, len(PRIOR_BLOCKS), 24, 32)
     validity = torch.ones(2, 2)
     batch = torch.export.Dim("batch", min=1, max=64)
     # Multiples of 2, since the middle of the network halves the blocks once more.

@@ -23,6 +23,7 @@ docs/decisions/0003-fast-network.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,18 +40,37 @@ MULTIPLE = 8
 _BLOCK_CHANNELS = BLOCK * BLOCK
 _FRAMES = 3
 
-PARTS = _FRAMES + 3
-"""Planes that the core reads: the frames, excess, rest and deficit."""
+PARTS = 4
+"""Planes that the core reads: the current frame, excess, rest and deficit."""
 
 FAINTEST = 1.0 / 255.0
 """Corrections of less light than one 8-bit code are none: int8 rounds by as much, and nobody sees them."""
 
 
-PRIOR_BLOCKS = (3, 9)
-"""Edges of the squares over which excess and deficit are weighed against each other, in blocks."""
+PRIOR_BLOCKS = (3, 9, 33)
+"""Edges of the squares over which excess and deficit are weighed against each other, in blocks: how well the
+warp fits here, and whether it rains at all."""
 
 PRIOR_FLOOR = 0.1 / 255.0
 PRIOR_LIMIT = 4.0
+
+
+class Answer(NamedTuple):
+    """What the core tells of a frame, as blocks; see `residual_planes`.
+
+    Attributes:
+        logits: (N, 16, h, w), of the share of the excess that is rain.
+        odds: (N, 1, h, w), what the prior adds to them: one number for all samples of a block.
+        logits_of_rest: The same for the rest.
+        odds_of_rest: The same for the rest.
+        correction: (N, 16, h, w), light that is rain beside the shares, in luma code / 255, unbounded.
+    """
+
+    logits: Tensor
+    odds: Tensor
+    logits_of_rest: Tensor
+    odds_of_rest: Tensor
+    correction: Tensor
 
 
 class FastNet(Network):
@@ -80,7 +100,9 @@ class FastNet(Network):
         self.up = nn.ConvTranspose2d(middle_width, width, 2, stride=2)
         self.validity = nn.Linear(_FRAMES - 1, width, bias=False)
         self.merge = nn.Conv2d(width, width, 3, padding=1)
-        self.share = nn.Conv2d(width, 2 * _BLOCK_CHANNELS, 3, padding=1)
+        # Three layers rather than one: runtimes cut channels in three more slowly than they convolve.
+        self.share = nn.Conv2d(width, _BLOCK_CHANNELS, 3, padding=1)
+        self.share_of_rest = nn.Conv2d(width, _BLOCK_CHANNELS, 3, padding=1)
         self.correction = nn.Conv2d(width, _BLOCK_CHANNELS, 3, padding=1)
         # How much each of both shares heeds the prior of each square.
         self.trust = nn.Parameter(torch.full((2, len(PRIOR_BLOCKS)), 0.5))
@@ -101,28 +123,25 @@ class FastNet(Network):
                 nn.init.zeros_(layer.bias) if layer.bias is not None else None
                 centre = torch.arange(layer.out_channels)
                 layer.weight[centre, centre, 1, 1] += 1.0
-        for tail in (self.share, self.correction):
+        for tail in (self.share, self.share_of_rest, self.correction):
             nn.init.normal_(tail.weight, std=0.01)
             assert tail.bias is not None
             nn.init.zeros_(tail.bias)
-        assert self.share.bias is not None
-        with torch.no_grad():
-            # The rest is mostly texture that does not fit: trust in it has to be learned.
-            self.share.bias[_BLOCK_CHANNELS:] = -3.0
+        assert self.share_of_rest.bias is not None
+        # The rest is mostly texture that does not fit: trust in it has to be learned.
+        nn.init.constant_(self.share_of_rest.bias, -3.0)
 
-    def forward(self, window: Tensor, prior: Tensor, validity: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, window: Tensor, prior: Tensor, validity: Tensor) -> Answer:
         """Compute what is exported as the *core*.
 
         Args:
-            window: Blocks beside each other, (N, 96, h, w), float in 0..1, h and w even: luma code / 255 of
-                the previous, the current and the next frame, excess, rest and deficit (see `core_window`).
-            prior: (N, 2, h, w), float, see `rain_prior`.
+            window: Blocks beside each other, (N, 64, h, w), float in 0..1, h and w even: luma code / 255 of
+                the current frame, excess, rest and deficit (see `core_window`).
+            prior: (N, 3, h, w), float, see `rain_prior`.
             validity: (N, 2), float 0 or 1, for (previous, next). Where 0 the neighbour is a copy of current.
 
         Returns:
-            `logits` of the shares of the excess and of the rest that are rain, blocks of (N, 32, h, w);
-            `odds`, (N, 2, h, w), what the prior adds to each of them; and `correction`, light that is rain
-            beside them, in luma code / 255, unbounded, (N, 16, h, w). See `residual_planes`.
+            See `Answer`.
         """
         return self.decode(self.encode(window), prior, validity)
 
@@ -141,16 +160,16 @@ class FastNet(Network):
             stages.append(functional.relu(layer(stages[-1])))
         return stages
 
-    def decode(
-        self, stages: Sequence[Tensor], prior: Tensor, validity: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def decode(self, stages: Sequence[Tensor], prior: Tensor, validity: Tensor) -> Answer:
         """Run the other half: from what `encode` returned to what `forward` returns."""
         trust = self.validity(validity)[:, :, None, None]
         merged = functional.relu(self.merge(functional.relu(self.up(stages[-1]) + stages[0] + trust)))
         correction = self.correction(merged)
         faint = (1.0 - self.residual_slope) * correction.clamp(-FAINTEST, FAINTEST)
-        odds = functional.conv2d(prior, self.trust[:, :, None, None])
-        return self.share(merged), odds, correction - faint
+        odds, odds_of_rest = (
+            functional.conv2d(prior, weights) for weights in self.trust[:, None, :, None, None]
+        )
+        return Answer(self.share(merged), odds, self.share_of_rest(merged), odds_of_rest, correction - faint)
 
     def clean(self, frames: Tensor, validity: Tensor) -> Tensor:
         """See `Network.clean`."""
@@ -166,13 +185,13 @@ class FastNet(Network):
         blocks = self._picture_blocks(picture, adds_rain=adds_rain)
         stages = self.encode(blocks)
         valid = picture.new_full((len(picture), _FRAMES - 1), float(adds_rain))
-        logits, odds, correction = self.decode(stages, rain_prior(blocks), valid)
+        answer = self.decode(stages, rain_prior(blocks), valid)
         found = [stages[layer] for layer in layers]
         # Planes are in 0..1, pictures in -1..1: twice the light.
         if adds_rain:
-            light = functional.pixel_shuffle(correction, BLOCK)
+            light = functional.pixel_shuffle(answer.correction, BLOCK)
             return picture + 2.0 * functional.leaky_relu(light, self.residual_slope), found
-        light = residual_planes(blocks, logits, odds, correction)
+        light = residual_planes(blocks, answer)
         return picture - 2.0 * functional.leaky_relu(light, self.residual_slope), found
 
     def features(self, picture: Tensor, layers: Sequence[int], *, adds_rain: bool = False) -> list[Tensor]:
@@ -182,7 +201,7 @@ class FastNet(Network):
 
     @staticmethod
     def _picture_blocks(picture: Tensor, *, adds_rain: bool) -> Tensor:
-        """Return single pictures as the core reads them: both neighbours are missing, or noise.
+        """Return single pictures as the core reads them: both neighbours are missing, or differ by noise.
 
         One clean picture has many rainy ones. Without noise (of torch's random state) a network that adds
         rain could only make streaks of what it sees, the same every time.
@@ -191,8 +210,7 @@ class FastNet(Network):
         if not adds_rain:
             return core_window(plane.expand(-1, _FRAMES, -1, -1))
         noise = torch.rand(len(plane), 2, *plane.shape[2:], device=plane.device, dtype=plane.dtype)
-        nothing = torch.zeros_like(plane).expand(-1, 3, -1, -1)
-        window = torch.cat([noise[:, :1], plane, noise[:, 1:], nothing], dim=1)
+        window = torch.cat([plane, noise, torch.zeros_like(plane)], dim=1)
         return functional.pixel_unshuffle(window, BLOCK)
 
     def clean_planes(self, window: Tensor, validity: Tensor, *, bounded: bool = True) -> Tensor:
@@ -209,7 +227,7 @@ class FastNet(Network):
             (N, 1, H, W) clean luma.
         """
         blocks = core_window(window)
-        residual = residual_planes(blocks, *self(blocks, rain_prior(blocks), validity))
+        residual = residual_planes(blocks, self(blocks, rain_prior(blocks), validity))
         current = window[:, 1:2]
         if bounded:
             return (current - functional.relu(residual)).clamp(0.0, 1.0)
@@ -223,16 +241,16 @@ def core_window(window: Tensor) -> Tensor:
         window: (N, 3, H, W), frames t-1, t, t+1, the outer ones warped onto the middle one.
 
     Returns:
-        (N, 96, H / 4, W / 4): the blocks of the frames, then those of the excess, by which the middle frame
-        is brighter than both neighbours, of the rest, by which it is brighter than the darker one beyond
-        that, and of the deficit, by which it is darker than both. None is negative; all are 0 for copies.
+        (N, 64, H / 4, W / 4): the blocks of the middle frame, then those of the excess, by which it is
+        brighter than both neighbours, of the rest, by which it is brighter than the darker one beyond that,
+        and of the deficit, by which it is darker than both. None is negative; all are 0 for copies.
     """
     before, current, after = window.chunk(_FRAMES, dim=1)
     darker = torch.minimum(before, after)
     excess = functional.relu(current - torch.maximum(before, after))
     rest = functional.relu(current - darker) - excess
     deficit = functional.relu(darker - current)
-    return functional.pixel_unshuffle(torch.cat([window, excess, rest, deficit], dim=1), BLOCK)
+    return functional.pixel_unshuffle(torch.cat([current, excess, rest, deficit], dim=1), BLOCK)
 
 
 def rain_prior(window: Tensor) -> Tensor:
@@ -242,9 +260,9 @@ def rain_prior(window: Tensor) -> Tensor:
         window: What the core reads, see `core_window`.
 
     Returns:
-        (N, 2, h, w), one for each of `PRIOR_BLOCKS`, in -4..4; 0 where there is neither.
+        (N, 3, h, w), one for each of `PRIOR_BLOCKS`, in -4..4; 0 where there is neither.
     """
-    excess, _, deficit = window[:, _FRAMES * _BLOCK_CHANNELS :].chunk(3, dim=1)
+    _, excess, _, deficit = window.chunk(PARTS, dim=1)
     means = torch.cat([excess.mean(1, keepdim=True), deficit.mean(1, keepdim=True)], dim=1)
     found = []
     for edge in PRIOR_BLOCKS:
@@ -255,20 +273,17 @@ def rain_prior(window: Tensor) -> Tensor:
     return torch.cat(found, dim=1)
 
 
-def residual_planes(window: Tensor, logits: Tensor, odds: Tensor, correction: Tensor) -> Tensor:
+def residual_planes(window: Tensor, answer: Answer) -> Tensor:
     """Return the light that is rain, before what is negative of it is dropped.
 
     Args:
         window: What the core read, see `core_window`.
-        logits: What the core returned, (N, 32, h, w).
-        odds: The same, (N, 2, h, w): one number for each block and share, for all of the block's samples.
-        correction: The same, (N, 16, h, w).
+        answer: What the core returned.
 
     Returns:
         (N, 1, H, W).
     """
-    excess, rest = window[:, _FRAMES * _BLOCK_CHANNELS : (_FRAMES + 2) * _BLOCK_CHANNELS].chunk(2, dim=1)
-    share, share_of_rest = (
-        (x + y).sigmoid() for x, y in zip(logits.chunk(2, 1), odds.chunk(2, 1), strict=True)
-    )
-    return functional.pixel_shuffle(share * excess + share_of_rest * rest + correction, BLOCK)
+    _, excess, rest, _ = window.chunk(PARTS, dim=1)
+    share = (answer.logits + answer.odds).sigmoid()
+    share_of_rest = (answer.logits_of_rest + answer.odds_of_rest).sigmoid()
+    return functional.pixel_shuffle(share * excess + share_of_rest * rest + answer.correction, BLOCK)

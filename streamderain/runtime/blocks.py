@@ -88,4 +88,4 @@ def block_means(blocks: Plane) -> NDArray[np.float32]:
     # OpenCV sums bytes as whole numbers twice as fast as it sums them as floats.
     kind = cv2.CV_32S if blocks.dtype == np.uint8 else cv2.CV_32F
     sums = cv2.reduce(blocks.reshape(rows * columns, samples), 1, cv2.REDUCE_SUM, dtype=kind)
-    return sums.reshape(rows, columns).astype(np.float32) * np.float32(1 / samples)
+    return np.asarray(sums.reshape(rows, columns) * np.float32(1 / samples), np.float32)

@@ -21,7 +21,9 @@ from streamderain.frame import Geometry, Plane, Planes
 from streamderain.models import ModelCard
 from streamderain.runtime.adapters.luma import rain_prior
 from streamderain.runtime.adapters.luma_openvino import (
+    EXCESS,
     PRIOR,
+    REST,
     STRENGTH,
     VALIDITY,
     WINDOW,
@@ -149,10 +151,7 @@ class _OpenVinoSession(LumaSession):
 
     def _prepare(self, window: WindowFrames[LumaFrame]) -> _Prepared:
         """Return the current frame's components, and the luma of the aligned window, oldest first."""
-        current = window.frames[self.model.before]
-        lumas = self._aligned(window)
-        lumas.insert(self.model.before, current.luma)
-        return current.planes, lumas
+        return window.frames[self.model.before].planes, self._aligned(window)
 
     @contextmanager
     def _inferred(self, prepared: _Prepared, validity: tuple[float, ...]) -> Iterator[list[Plane]]:
@@ -167,20 +166,22 @@ class _OpenVinoSession(LumaSession):
 
     def _fill(self, request: Any, components: Planes, lumas: list[Plane]) -> None:
         """Write what the graph reads of a frame into a request's memory."""
-        block, before = self.model.block, self.model.before
+        before = self.model.before
         frames = [extended(luma, self.model.multiple) for luma in lumas]
-        differences = motion.differences(frames[before], frames[:before] + frames[before + 1 :])
-        blocks = request.get_tensor(WINDOW).data[0]
-        to_blocks([*frames, *differences], blocks, block=block)
-        excess, deficit = (
-            self._scale.scale * block_means(blocks[..., place * block**2 : (place + 1) * block**2])
-            for place in (len(frames), len(frames) + 2)
-        )
-        rain_prior(excess, deficit, request.get_tensor(PRIOR).data[0])
-        if self.geometry.is_rgb:
-            for number, component in enumerate(components):
-                target = request.get_tensor(current_name(number)).data[0]
-                to_blocks([extended(component, self.model.multiple)], target, block=block)
+        excess, rest, deficit = motion.differences(frames[before], frames[:before] + frames[before + 1 :])
+        window = self._blocks(request, WINDOW, frames[before], excess, rest, deficit)
+        rain = block_means(self._blocks(request, EXCESS, excess))
+        misfit = block_means(window[..., -(self.model.block**2) :])
+        rain_prior(self._scale.scale * rain, self._scale.scale * misfit, request.get_tensor(PRIOR).data[0])
+        self._blocks(request, REST, rest)
+        for number, component in enumerate(components):
+            self._blocks(request, current_name(number), extended(component, self.model.multiple))
+
+    def _blocks(self, request: Any, name: str, *planes: Plane) -> Plane:
+        """Write planes into one of a request's inputs, and return it."""
+        target: Plane = request.get_tensor(name).data[0]
+        to_blocks(planes, target, block=self.model.block)
+        return target
 
     def _copy_out(self, result: list[Plane]) -> Planes:
         """Turn the derained components, (rows, columns, block * block) codes, back into planes."""

@@ -100,7 +100,7 @@ class _TorchSession(LumaSession):
 
     def _prepare(self, window: WindowFrames[LumaFrame]) -> tuple[Codes, Codes | None]:
         codes = np.stack([np.stack(frame.planes) for frame in window.frames]).astype(np.float32)
-        return codes, self._flows(window) if self._aligns else None
+        return codes, self._stacked_flows(window) if self._aligns else None
 
     @contextmanager
     def _inferred(

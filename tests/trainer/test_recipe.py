@@ -29,6 +29,7 @@ def test_every_recipe_is_readable_and_its_configurations_exist() -> None:
             "pseudo",
             "paired",
             "student",
+            "motion",
             "int8",
             "export",
         ]
@@ -47,11 +48,13 @@ def recipe(tmp_path: Path) -> Path:
         "student": {**pairs, "data": pseudo, "phases": [{"until": 1.0, "losses": {"distillation": 1.0}}]},
         "int8": {**pairs, "phases": [{"until": 1.0, "losses": {"squared": 1.0}, "int8": True}]},
         "paired": pairs,
+        "motion": pairs,
     }
     for name, values in configs.items():
         (tmp_path / f"{name}.toml").write_text(dump_toml(values))
     text = (RECIPES / "lite.toml").read_text()
-    for asked, given in (("lite", "gan"), ("paired", "paired"), ("student", "student"), ("int8", "int8")):
+    names = ("paired", "student", "motion", "int8")
+    for asked, given in (("lite", "gan"), *zip(names, names, strict=True)):
         assert f'"{asked}"' in text
         text = text.replace(f'"--config", "{asked}"', f'"--config", "{tmp_path / given}.toml"')
     for folder in ("clean_bsds", "clean_camvid_train", "clean_imagenet"):
@@ -69,10 +72,10 @@ def test_the_whole_road_ends_in_a_model_and_is_gone_once(recipe: Path, data: Pat
     done = runner.invoke(cli, order, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     card = read_card(work / "model")
-    assert card.training["steps_of_runs"] == [3, 3, 3]  # paired, student, int8
-    assert "[4/6] student: python -m trainer train --config" in done.output
+    assert card.training["steps_of_runs"] == [3, 3, 3, 3]  # paired, student, motion, int8
+    assert "[4/7] student: python -m trainer train --config" in done.output
     again = runner.invoke(cli, order, catch_exceptions=False)
-    assert again.output.count("done before") == 6
+    assert again.output.count("done before") == 7
 
 
 def test_an_interrupted_recipe_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -16,10 +16,9 @@ from PIL import Image
 
 from streamderain import motion
 from streamderain.measure.rain import composite
-from streamderain.models import FlowCells
 from trainer.config import DataConfig
 from trainer.data import pictures
-from trainer.data.crops import at_least, corner, crop, pick, unit, whole_codes
+from trainer.data.crops import at_least, crop, pick, unit, whole_codes
 from trainer.data.drawn_rain import RainDrawer
 from trainer.data.library import Entry, Library
 from trainer.data.scenery import add_moving_lights
@@ -126,11 +125,10 @@ class BatchMaker:
 
     def _aligned(self, rng: np.random.Generator, sample: _Sample, validity: FloatArray) -> FloatArray:
         """Return the window as a session hands it to the core."""
-        fine = rng.random() < self._config.fine_flow
+        cell = int(rng.choice(self._config.cells_px))
         if not validity.any():
             return sample.window
-        codes, cells = np.rint(255.0 * sample.window).astype(np.uint8), FlowCells()
-        return unit(motion.align(codes, cell=cells.fine_cell_px if fine else cells.cell_px))
+        return unit(motion.align(np.rint(255.0 * sample.window).astype(np.uint8), cell=cell))
 
     def _sample(self, rng: np.random.Generator) -> _Sample:
         sample = self._draws[int(rng.choice(len(self._draws), p=self._shares))](rng)
@@ -155,12 +153,11 @@ class BatchMaker:
         entry = pick(rng, self._coded)
         coded, clean = self._library.array(entry), self._library.array(self._library.entries[entry.partner])
         middle = int(rng.integers(1, len(coded) - 1))
-        top, left = corner(rng, coded.shape[1:], self._size)
-        crop = (slice(top, top + self._size), slice(left, left + self._size))
-        window = unit(coded[middle - 1 : middle + 2][:, crop[0], crop[1]])
+        frames = np.stack([*coded[middle - 1 : middle + 2], clean[entry.start + middle]])
+        *window, target = unit(self._crop(rng, frames))
         if rng.random() < 0.5:
-            window = window[::-1]
-        return _Sample(window, unit(clean[entry.start + middle][crop]), has_neighbours=True)
+            window.reverse()
+        return _Sample(np.stack(window), target, has_neighbours=True)
 
     def _moving_still(self, rng: np.random.Generator) -> _Sample:
         panned = self._panned(rng)
@@ -232,10 +229,8 @@ class BatchMaker:
         order = [middle - stride, middle, middle + stride]
         if rng.random() < 0.5:
             order.reverse()
-        size = self._size
-        top, left = corner(rng, clip.shape[1:], size)
-        window = unit(np.stack([clip[i, top : top + size, left : left + size] for i in order]))
-        return self._with_moving_lights(rng, window)
+        window = self._crop(rng, np.stack([clip[i] for i in order]))
+        return self._with_moving_lights(rng, unit(window))
 
     def _still_picture(self, rng: np.random.Generator) -> Codes:
         picture = self._library.array(pick(rng, self._stills))[0]

@@ -14,16 +14,19 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.compose
+import onnx.utils
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from streamderain.nets.export import INPUT_NAMES
-from streamderain.nets.fast import core_window, rain_prior
+from streamderain.nets.export import INPUT_NAMES, OUTPUT_NAMES
+from streamderain.nets.fast import core_window
 from trainer.data.paired import Batch
 from trainer.networks.int8_rules import INPUT_SCALE, OUTLIERS, SUM_RANGE
 
 _WINDOW, _PRIOR, _VALIDITY = INPUT_NAMES
+_ODDS = "odds"
 _INT8_OPS = ("Conv", "ConvTranspose", "Relu")
 
 
@@ -42,7 +45,12 @@ def quantise_core(
     import nncf  # slow to import, and only needed here
 
     nncf.set_log_level(logging.ERROR)
-    model = onnx.load(str(source))
+    # The prior goes its own way to outputs of its own, in float. NNCF fails on graphs with such a part.
+    parts = onnx.utils.Extractor(onnx.load(str(source)))
+    prior = parts.extract_model([_PRIOR], [name for name in OUTPUT_NAMES if name.startswith(_ODDS)])
+    model = parts.extract_model(
+        [_WINDOW, _VALIDITY], [name for name in OUTPUT_NAMES if not name.startswith(_ODDS)]
+    )
     items = list(calibration_items(batches))
     quantised = nncf.quantize(
         model,
@@ -58,8 +66,9 @@ def quantise_core(
     if ranges is not None:
         set_ranges(quantised, ranges)
     unquantise_added(quantised)
-    onnx.checker.check_model(quantised)
-    onnx.save(quantised, str(target))
+    whole = onnx.compose.merge_models(quantised, prior, io_map=[])
+    onnx.checker.check_model(whole)
+    onnx.save(whole, str(target))
 
 
 def _parameters(*, correct_biases: bool) -> Any:
@@ -83,12 +92,11 @@ def _parameters(*, correct_biases: bool) -> Any:
 
 
 def calibration_items(batches: Sequence[Batch]) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Yield the core's named inputs for every sample of some batches, one at a time."""
+    """Yield the named inputs of what is quantised for every sample of some batches, one at a time."""
     for batch in batches:
         blocks = core_window(torch.from_numpy(batch.window))
-        priors = rain_prior(blocks)
-        for window, prior, validity in zip(blocks.numpy(), priors.numpy(), batch.validity, strict=True):
-            yield {_WINDOW: window[None], _PRIOR: prior[None], _VALIDITY: validity[None]}
+        for window, validity in zip(blocks.numpy(), batch.validity, strict=True):
+            yield {_WINDOW: window[None], _VALIDITY: validity[None]}
 
 
 def set_input_scale(model: Any) -> None:
@@ -100,7 +108,7 @@ def set_input_scale(model: Any) -> None:
         ValueError: The convolution reads through no quantiser, or through one that shares its constants.
     """
     producers = {output: node for node in model.graph.node for output in node.output}
-    first = next(node for node in model.graph.node if node.op_type == "Conv" and _PRIOR not in node.input)
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
     dequantise = producers.get(first.input[0])
     if dequantise is None or dequantise.op_type != "DequantizeLinear":
         raise ValueError(f"{first.name} reads its input through no quantiser")
@@ -125,12 +133,8 @@ def set_ranges(model: Any, ranges: Mapping[str, float]) -> None:
     """
     producers = {output: node for node in model.graph.node for output in node.output}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    # A convolution's third input is the layer's bias, which quantising does not rename; the prior's has none.
-    layers = {
-        node.output[0]: node.input[2].removesuffix(".bias")
-        for node in model.graph.node
-        if node.op_type == "Conv" and len(node.input) == 3
-    }
+    # A convolution's third input is the layer's bias, which quantising does not rename.
+    layers = {n.output[0]: n.input[2].removesuffix(".bias") for n in model.graph.node if n.op_type == "Conv"}
     for node in model.graph.node:
         relu = producers.get(node.input[0]) if node.op_type == "QuantizeLinear" else None
         if relu is None or relu.op_type != "Relu":
@@ -159,13 +163,12 @@ def unquantise_added(model: Any) -> None:
 def float_nodes(model: Any) -> list[str]:
     """Return names of the nodes that NNCF must leave alone.
 
-    All but the convolutions and what lies between them: what is computed from codes before the first one, the
-    prior, the validity's bias, and what makes the residual of the last one's output.
+    All but the convolutions and what lies between them: what is computed from codes before the first one,
+    the validity's bias, and what makes the correction of the last one's output.
     """
     upsampled = {out for node in model.graph.node if node.op_type == "ConvTranspose" for out in node.output}
     return sorted(
         node.name
         for node in model.graph.node
-        if _PRIOR in node.input
-        or (node.op_type not in _INT8_OPS and not (node.op_type == "Add" and upsampled & set(node.input)))
+        if node.op_type not in _INT8_OPS and not (node.op_type == "Add" and upsampled & set(node.input))
     )

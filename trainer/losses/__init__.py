@@ -6,12 +6,14 @@ from torch import Tensor
 
 from trainer.losses.charbonnier import charbonnier
 from trainer.losses.distillation import distillation
+from trainer.losses.harm import harm
 from trainer.losses.psnr import psnr
 from trainer.losses.squared import squared
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": charbonnier,
     "distillation": distillation,
+    "harm": harm,
     "psnr": psnr,
     "squared": squared,
 }

@@ -24,7 +24,7 @@ from trainer.networks.int8_rules import INPUT_SCALE, OUTLIERS, SUM_RANGE
 _FIRST, _SUM = "head", "merge"
 """The convolutions whose input is no other convolution's ReLU: the window, and the float sum."""
 
-_FLOAT_OUTPUTS = ("up", "share", "correction")
+_FLOAT_OUTPUTS = ("up", "share", "share_of_rest", "correction")
 _CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 _SMALLEST_RANGE = 1e-6
 _UNTIE = 1.0 - 1e-6

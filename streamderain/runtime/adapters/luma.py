@@ -1,7 +1,7 @@
 """The arithmetic of the adapter around a luma core: from codes to what the core reads, and back.
 
-A luma core reads studio-range luma, a limited-range 8-bit code divided by 255, of the frames of its window,
-and by how much the current frame is brighter or darker than its neighbours: *excess*, *rest* and *deficit*
+A luma core reads studio-range luma, a limited-range 8-bit code divided by 255, of the current frame, and by
+how much it is brighter or darker than its neighbours: *excess*, *rest* and *deficit*
 (`streamderain.motion.differences`). Every other kind of code is mapped onto that scale on the way in. The
 core tells which shares of excess and rest are rain, and a correction; what is rain is taken from the codes,
 so that a pixel without rain keeps its code exactly, at any depth.
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from streamderain import motion
 from streamderain.frame import Geometry, Plane, Planes
 
-PRIOR_BLOCKS = (3, 9)
+PRIOR_BLOCKS = (3, 9, 33)
 PRIOR_FLOOR = 0.1 / 255.0
 PRIOR_LIMIT = 4.0
 """Those of `streamderain.nets.fast`, which imports torch."""

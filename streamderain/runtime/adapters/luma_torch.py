@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from streamderain.nets.fast import core_window, rain_prior, residual_planes
+from streamderain.nets.fast import Answer, core_window, rain_prior, residual_planes
 from streamderain.runtime.adapters.luma import LumaScale
 
 
@@ -54,7 +54,8 @@ class LumaAdapter(torch.nn.Module):
         padded = functional.pad(luma[:, None], missing, mode="replicate")[:, 0]
         window = core_window((padded * self.scale.scale + self.scale.offset)[None])
         answer = self.core(window, rain_prior(window), validity)
-        residual = residual_planes(window, *(part.float() for part in answer))[0, 0, :height, :width]
+        floats = Answer(*(part.float() for part in answer))
+        residual = residual_planes(window, floats)[0, 0, :height, :width]
         taken = residual.clamp(min=0) * (self.scale.gain * strength)
         return (codes[self.current] - taken).clamp(0, self.scale.top).round()
 

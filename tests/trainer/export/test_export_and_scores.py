@@ -30,7 +30,7 @@ from trainer.export.card import add_scores
 from trainer.export.model_folder import load_trained
 from trainer.export.quantise import calibration_items, float_nodes, set_input_scale
 
-PLAN = VideoPlan(frames=12, every=3)
+PLAN = VideoPlan(frames=12, every=3, strides=(1, 2))
 
 
 def test_the_card_describes_the_files(folder: Path) -> None:
@@ -78,7 +78,7 @@ def test_all_three_files_compute_the_same(folder: Path) -> None:
         key: load_clean(folder, precision=key)(case_of(window, (True, False)))
         for key in ("weights", "f32", "int8")
     }
-    assert psnr(outputs["weights"], window[1]) < 40  # something is taken away
+    assert psnr(outputs["weights"], window[1]) < 50  # something is taken away
     assert np.abs(outputs["f32"].astype(int) - outputs["weights"]).max() <= 1  # rounding
     assert psnr(outputs["int8"], outputs["f32"]) > 46
 
@@ -95,15 +95,17 @@ def test_int8_computes_every_convolution_in_int8(folder: Path) -> None:
     import openvino
 
     model = openvino.Core().read_model(folder / "model.int8.onnx")
-    model.reshape({"window": [1, 64, 8, 8], "validity": [1, 2]})
+    model.reshape({"window": [1, 64, 8, 8], "prior": [1, 3, 8, 8], "validity": [1, 2]})
     settings = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32"}
     request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-    request.infer([np.full((1, 64, 8, 8), 0.5, np.float32), np.ones((1, 2), np.float32)])
+    window, prior = np.full((1, 64, 8, 8), 0.5, np.float32), np.ones((1, 3, 8, 8), np.float32)
+    request.infer({"window": window, "prior": prior, "validity": np.ones((1, 2), np.float32)})
     ran = [(info.node_type, info.exec_type) for info in request.get_profiling_info()]
-    convolutions = [kind for node, kind in ran if node == "Convolution"]
+    # The prior's two are of one value each, and stay float.
+    convolutions = [kind for node, kind in ran if node == "Convolution" and "_1x1" not in kind]
     transposed = [kind for node, kind in ran if node in ("Deconvolution", "ConvolutionBackpropData")]
     assert convolutions
-    assert len(convolutions) <= 9  # OpenVINO may join the two that read the same
+    assert len(convolutions) <= 10  # OpenVINO may join those that read the same
     assert len(transposed) == 1
     assert all(kind.endswith("I8") for kind in convolutions + transposed), ran
 
@@ -112,7 +114,7 @@ def test_int8_takes_8_bit_frames_without_loss(folder: Path) -> None:
     graph = onnx.load(str(folder / "model.int8.onnx")).graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     producers = {output: node for node in graph.node for output in node.output}
-    first = next(node for node in graph.node if node.op_type == "Conv")
+    first = next(node for node in graph.node if node.op_type == "Conv" and "prior" not in node.input)
     dequantise = producers[first.input[0]]
     for node in (dequantise, producers[dequantise.input[0]]):
         assert node.op_type in ("QuantizeLinear", "DequantizeLinear")
@@ -126,7 +128,8 @@ def test_what_is_added_and_the_residual_stay_float(folder: Path) -> None:
     producers = {output: node.op_type for node in graph.node for output in node.output}
     readers = [n.op_type for n in graph.node for i in n.input if producers.get(i) == "ConvTranspose"]
     assert readers == ["Add"]
-    assert {producers["share"], producers["correction"]} == {"Sigmoid", "Conv"}
+    assert {producers[name] for name in ("logits", "logits_of_rest")} == {"Conv"}
+    assert producers["correction"] == "Sub"
     quantised = {producers.get(n.input[0], "input") for n in graph.node if n.op_type == "QuantizeLinear"}
     assert quantised <= {"input", "Concat", "Relu"}
 
@@ -149,9 +152,7 @@ def test_calibration_shows_every_sample(maker: BatchMaker) -> None:
     items = list(calibration_items([batch]))
     assert len(items) == 4
     assert items[1]["window"].shape == (1, 64, 8, 8)
-    for frame in range(3):
-        expected = batch.window[1, frame, 1::4, 2::4]
-        np.testing.assert_array_equal(items[1]["window"][0, 16 * frame + 6], expected)
+    np.testing.assert_array_equal(items[1]["window"][0, 6], batch.window[1, 1, 1::4, 2::4])
     np.testing.assert_array_equal(items[2]["validity"][0], batch.validity[2])
 
 
@@ -199,7 +200,9 @@ def test_the_luma_residual_goes_to_every_channel() -> None:
 def test_cases_cover_the_folder(validation: Path) -> None:
     cases = list(all_cases(validation, PLAN))
     count = {name: sum(case.dataset == name for case in cases) for name in {case.dataset for case in cases}}
-    assert count == {"street rain": 4, "street rain, H.264": 4, "street rain-free": 4, "stills": 1}
+    clip = {f"street{kind}": 4 for kind in (" rain", " rain, H.264", " rain-free")}
+    faster = {f"street, every 2.{kind}": 2 for kind in (" rain", " rain, H.264", " rain-free")}
+    assert count == {**clip, **faster, "stills": 1}
     dry = [case for case in cases if case.dataset == "street rain-free"]
     assert all(np.array_equal(case.window[1], case.target) for case in dry)
     wet = [case for case in cases if case.dataset == "street rain"]
@@ -244,7 +247,7 @@ def test_scores_go_into_the_card(folder: Path, validation: Path) -> None:
     assert len(card.scores) == 2 * len(rows["f32"])
     assert {found.precision for found in card.scores} == {"f32", "int8"}
     for found in card.scores:
-        assert (found.do_nothing is None) == (found.dataset == "street rain-free"), found
+        assert (found.do_nothing is None) == found.dataset.endswith("rain-free"), found
     page = (folder / "MODEL_CARD.md").read_text()
     assert "| street rain | psnr_y_db | int8 | 4 |" in page
     assert "| street rain-free | psnr_y_db | f32 | 4 | is the target |" in page
@@ -255,7 +258,7 @@ def test_scores_go_into_the_card(folder: Path, validation: Path) -> None:
 
 def test_the_validator_scores_and_draws(validation: Path, tmp_path: Path) -> None:
     values = Validator(validation)(FastNet().eval(), tmp_path / "sheets" / "a.png")
-    assert len(values) == 4
+    assert len(values) == 7
     assert all("nothing" in name for name in values)
     assert (tmp_path / "sheets" / "a.png").stat().st_size > 1000
 

@@ -13,7 +13,7 @@ import torch
 
 from streamderain.errors import ConfigError
 from streamderain.nets.export import export_core
-from streamderain.nets.fast import FastNet, core_window, residual_planes
+from streamderain.nets.fast import Answer, FastNet, core_window, rain_prior, residual_planes
 from trainer.checkpoint import read_checkpoint
 from trainer.config import PhaseConfig, TrainConfig, parse_config
 from trainer.data.library import Library
@@ -33,9 +33,9 @@ def through_the_int8_graph(folder: Path, window: torch.Tensor, validity: torch.T
     core = openvino.Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(folder / "model.int8.onnx"), "CPU", settings)
-    got = compiled([blocks.numpy(), validity.numpy()])
-    share, correction = (torch.from_numpy(got[name]) for name in ("share", "correction"))
-    return residual_planes(blocks, share, correction)
+    inputs = {"window": blocks, "prior": rain_prior(blocks), "validity": validity}
+    got = compiled({name: tensor.numpy() for name, tensor in inputs.items()})
+    return residual_planes(blocks, Answer(*(torch.from_numpy(got[name]) for name in Answer._fields)))
 
 
 def test_what_is_simulated_is_what_the_exported_graph_computes(
@@ -78,7 +78,8 @@ def test_every_quantised_activation_has_a_range(trained: Trained, maker: BatchMa
     assert ranges.keys() == {"head", "down", "merge", "sum"} | middle
     before = {name: float(value) for name, value in ranges.items()}
     planes.simulate(window * 0.1, validity)
-    assert {name: float(value) for name, value in ranges.items()} == before
+    assert all(float(ranges[name]) >= value for name, value in before.items()), "they only widen"
+    assert float(ranges["head"]) == before["head"]
 
 
 def test_weights_are_rounded_per_output_channel() -> None:

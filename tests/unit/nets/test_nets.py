@@ -13,7 +13,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from streamderain.nets import fast as fast_module
 from streamderain.nets.export import INPUT_NAMES, OUTPUT_NAMES, export_core
-from streamderain.nets.fast import FAINTEST, FastNet, core_window, rain_prior, residual_planes
+from streamderain.nets.fast import (
+    FAINTEST,
+    PARTS,
+    PRIOR_BLOCKS,
+    FastNet,
+    core_window,
+    rain_prior,
+    residual_planes,
+)
 from streamderain.nets.generator import FEATURE_LAYERS, BlurDown, BlurUp, Generator
 from streamderain.runtime.adapters import luma
 
@@ -30,19 +38,24 @@ def fast() -> FastNet:
         # As if trained: a residual that is neither tiny nor all positive.
         network.correction.weight.mul_(20.0)
         network.share.weight.mul_(20.0)
+        network.share_of_rest.weight.mul_(20.0)
         network.validity.weight.mul_(5.0)
     return network.eval()
 
 
 def blocks(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(batch, 96, height, width, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(batch, 16 * PARTS, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def no_prior(height: int, width: int) -> torch.Tensor:
+    return torch.zeros(1, len(PRIOR_BLOCKS), height, width)
 
 
 def test_fast_network_keeps_its_budget(fast: FastNet) -> None:
-    assert parameters(fast) == 225_300
+    assert parameters(fast) == 216_086
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        fast(blocks(1, 180, 320), torch.zeros(1, 2, 180, 320), torch.ones(1, 2))
-    assert counter.get_total_flops() == 2 * 5_430_067_264
+        fast(blocks(1, 180, 320), no_prior(180, 320), torch.ones(1, 2))
+    assert counter.get_total_flops() == 2 * 4_895_884_864
 
 
 def test_fast_output_stays_in_range_and_never_brightens(fast: FastNet) -> None:
@@ -73,16 +86,17 @@ def test_planes_and_blocks_agree(fast: FastNet) -> None:
     excess = (current - torch.maximum(before, after)).clamp(min=0)
     rest = (current - torch.minimum(before, after)).clamp(min=0) - excess
     deficit = (torch.minimum(before, after) - current).clamp(min=0)
-    planes = (before, current, after, excess, rest, deficit)
-    unshuffled = [functional.pixel_unshuffle(plane, 4) for plane in planes]
+    unshuffled = [functional.pixel_unshuffle(plane, 4) for plane in (current, excess, rest, deficit)]
     blocks = torch.cat(unshuffled, dim=1)
     torch.testing.assert_close(core_window(window), blocks)
     with torch.no_grad():
         from_planes = fast.clean_planes(window, validity)
-        shares, correction = fast(blocks, rain_prior(blocks), validity)
-    light = shares[:, :16] * unshuffled[3] + shares[:, 16:] * unshuffled[4] + correction
+        answer = fast(blocks, rain_prior(blocks), validity)
+    share = torch.sigmoid(answer.logits + answer.odds)
+    share_of_rest = torch.sigmoid(answer.logits_of_rest + answer.odds_of_rest)
+    light = share * unshuffled[1] + share_of_rest * unshuffled[2] + answer.correction
     residual = functional.pixel_shuffle(light, 4)
-    torch.testing.assert_close(residual_planes(blocks, shares, correction), residual)
+    torch.testing.assert_close(residual_planes(blocks, answer), residual)
     torch.testing.assert_close(from_planes, (current - residual.clamp(min=0)).clamp(0, 1))
 
 
@@ -114,9 +128,9 @@ def test_corrections_fainter_than_a_code_are_none(fast: FastNet) -> None:
     """Int8 rounds by as much; while training they keep a slope, so that gradients pass."""
     stages = fast.encode(blocks(1, 64, 64))
     with torch.no_grad():
-        _, deployed = fast.decode(stages, torch.zeros(1, 2, 64, 64), torch.ones(1, 2))
+        deployed = fast.decode(stages, no_prior(64, 64), torch.ones(1, 2)).correction
         fast.residual_slope = 1.0
-        _, raw = fast.decode(stages, torch.zeros(1, 2, 64, 64), torch.ones(1, 2))
+        raw = fast.decode(stages, no_prior(64, 64), torch.ones(1, 2)).correction
         fast.residual_slope = 0.0
     faint = raw.abs() <= FAINTEST
     assert faint.any()
@@ -137,17 +151,17 @@ def test_validity_changes_the_result(fast: FastNet) -> None:
     window = blocks(1, 8, 8)
     prior = rain_prior(window)
     with_neighbours, without = (fast(window, prior, valid) for valid in (torch.ones(1, 2), torch.zeros(1, 2)))
-    assert not torch.equal(with_neighbours[0], without[0])
-    assert not torch.equal(with_neighbours[1], without[1])
+    for name in ("logits", "logits_of_rest", "correction"):
+        assert not torch.equal(getattr(with_neighbours, name), getattr(without, name)), name
 
 
 def test_tiles_agree_with_the_whole_beyond_the_receptive_field(fast: FastNet) -> None:
     """The card says tileable: no statistic spans the frame."""
-    window = blocks(1, 64, 64, seed=5)
+    window = blocks(1, 80, 64, seed=5)
     ones = torch.ones(1, 2)
     with torch.no_grad():
         whole = fast(window, rain_prior(window), ones)
-        tile = fast(window[:, :, :48], rain_prior(window[:, :, :48]), ones)
+        tile = fast(window[:, :, :64], rain_prior(window[:, :, :64]), ones)
     for part, full in zip(tile, whole, strict=True):
         torch.testing.assert_close(part[:, :, :24], full[:, :, :24])
 
@@ -178,10 +192,13 @@ def test_exported_core_keeps_the_contract(core_path: Path) -> None:
         for value in (*model.graph.input, *model.graph.output)
     }
     assert shapes == {
-        "window": ["batch", 96, "rows", "columns"],
-        "shares": ["batch", 32, "rows", "columns"],
+        "window": ["batch", 64, "rows", "columns"],
+        "logits": ["batch", 16, "rows", "columns"],
+        "odds": ["batch", 1, "rows", "columns"],
+        "logits_of_rest": ["batch", 16, "rows", "columns"],
+        "odds_of_rest": ["batch", 1, "rows", "columns"],
         "correction": ["batch", 16, "rows", "columns"],
-        "prior": ["batch", 2, "rows", "columns"],
+        "prior": ["batch", 3, "rows", "columns"],
         "validity": ["batch", 2],
     }
     assert model.opset_import[0].version >= 17
