@@ -31,6 +31,9 @@ _CLIPS = {
 }
 
 
+_SCENES = {"drawn": "drawn scene", "filmed": "filmed", "pan": "filmed, panning"}
+
+
 @click.command()
 @click.option("--check", is_flag=True, help="Change nothing; fail where a document is out of date.")
 def tables(check: bool) -> None:
@@ -63,8 +66,10 @@ def renewed(document: str) -> str:
 def _machine(result: dict[str, Any]) -> str:
     about = result["machine"]
     gpu = about["gpus"][0]["name"] if about.get("gpus") else "no GPU"
+    sets = ", ".join(about.get("instructions", ()))
     return (
-        f"{about['processor']}, {about['cores']} cores of a shared machine, {gpu}, commit {about['commit']}"
+        f"{about['processor']}{f' ({sets})' if sets else ''}, {about['cores']} cores of a shared machine, "
+        f"{gpu}, commit {about['commit']}"
     )
 
 
@@ -79,17 +84,20 @@ def _spread(value: dict[str, float], digits: int = 1) -> str:
 
 def _throughput() -> str:
     result = read("throughput")
+    bare = {_run(row): row["cpu_ms_per_frame"]["median"] for row in result["rows"] if _is_bare(row)}
+    measured = [row for row in result["rows"] if not _is_bare(row)]
     rows = []
-    for row in result["rows"]:
+    for row in measured:
         stages = row["stages"]
         shown = ("decode", "align", "network", "encode")
         costs = [stages[name]["cpu_ms_per_frame"]["median"] for name in shown]
         copies = sum(stages[name]["cpu_ms_per_frame"]["median"] for name in ("copy", "write-back"))
         rows.append(
             (
-                f"{row['width']}x{row['height']}, `--preset {row['preset']}`",
+                f"{row['width']}x{row['height']}, {_SCENES[row['scene']]}, `--preset {row['preset']}`",
                 _spread(row["fps"]),
                 " + ".join(f"{cost:.1f}" for cost in (*costs, copies)),
+                f"{row['cpu_ms_per_frame']['median'] / bare[_run(row)]:.2f}",
                 f"{row['cpu_cores']['median']:.2f}",
                 f"{row['peak_memory_mb']:.0f}",
             )
@@ -98,13 +106,23 @@ def _throughput() -> str:
         "clip",
         "frames/s",
         "processor ms a frame: decode + alignment + network + encode + copies",
+        "processor time, times that of a run without network",
         "cores busy",
         "peak memory, MB",
     )
     return (
         f"{_rows(header, rows)}\n\n{_machine(result)}: the median of {result['repeats']} runs with the least "
-        f"and the most; {result['rows'][0]['engine']} {result['rows'][0]['precision']}."
+        f"and the most; {measured[0]['engine']} {measured[0]['precision']}."
     )
+
+
+def _is_bare(row: dict[str, Any]) -> bool:
+    return bool(row["engine"] == "identity")
+
+
+def _run(row: dict[str, Any]) -> tuple[str, int, str]:
+    """Name what a run with and one without a network have in common."""
+    return row["scene"], row["width"], row["preset"]
 
 
 def _startup() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from benchmarks.footage import write_footage
 from benchmarks.results_file import json_option, report
 from streamderain.measure.bench import SCENES, take_turns
 from streamderain.measure.scene import write_scene
@@ -16,10 +17,14 @@ from streamderain.measure.summary import result_json
 from streamderain.measure.trial import Setup
 from streamderain.options import EncodeOptions, EngineOptions, RunOptions
 
+SCENE_NAMES = ("drawn", "filmed", "pan")
+FOOTAGE_SIZE = "720p"
+
 
 @click.command()
 @click.option("--size", "sizes", multiple=True, default=("480p", "720p", "1080p"), show_default=True)
-@click.option("--engine", "engines", multiple=True, default=("openvino",), show_default=True)
+@click.option("--scene", "scenes", multiple=True, type=click.Choice(SCENE_NAMES), default=SCENE_NAMES)
+@click.option("--engine", "engines", multiple=True, default=("openvino", "identity"), show_default=True)
 @click.option("--precision", "precisions", multiple=True, default=("auto",), show_default=True)
 @click.option("--slots", "slots", multiple=True, type=int, default=(0,), help="Frames in flight; 0: its own.")
 @click.option("--preset", "presets", multiple=True, default=("ultrafast", "veryfast"), show_default=True)
@@ -28,6 +33,7 @@ from streamderain.options import EncodeOptions, EngineOptions, RunOptions
 @json_option
 def throughput(
     sizes: tuple[str, ...],
+    scenes: tuple[str, ...],
     engines: tuple[str, ...],
     precisions: tuple[str, ...],
     slots: tuple[int, ...],
@@ -38,29 +44,45 @@ def throughput(
 ) -> None:
     """Measure `streamderain run` on rainy H.264 clips that are made on the spot.
 
-    All setups take turns, so that the spread holds what the machine does over the whole time.
+    The drawn scene comes in every size, filmed footage, still and under a pan, in 720p alone. The engine
+    identity tells what a run costs without a network. All setups take turns, so that the spread holds what
+    the machine does over the whole time.
     """
-    choices = list(itertools.product(sizes, engines, precisions, slots, presets))
+    clips = [("drawn", size) for size in sizes if "drawn" in scenes]
+    clips += [(scene, FOOTAGE_SIZE) for scene in scenes if scene != "drawn"]
+    choices = [
+        choice
+        for choice in itertools.product(clips, engines, precisions, slots, presets)
+        if choice[0][0] == "drawn" or choice[-1] == presets[0]
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        for size in sizes:
+        for scene, size in clips:
             width, height, count = SCENES[size]
-            write_scene(_clip(folder, size), width=width, height=height, frames=frames or count)
+            _write(_clip(folder, scene, size), scene, width=width, height=height, frames=frames or count)
         setups = [_setup(folder, *choice) for choice in choices]
         measured = take_turns(setups, repeats=repeats)
     rows: list[dict[str, Any]] = []
-    for (_, _, _, depth, preset), result in zip(choices, measured, strict=True):
-        rows.append({"slots": depth, "preset": preset, **result_json(result)})
+    for ((scene, _), _, _, depth, preset), result in zip(choices, measured, strict=True):
+        rows.append({"scene": scene, "slots": depth, "preset": preset, **result_json(result)})
         click.echo(f"{result.clip}, {result.label}: {result.fps.median:.1f} frames/s", err=True)
     report({"benchmark": "throughput", "repeats": repeats, "rows": rows}, path)
 
 
-def _clip(folder: str, size: str) -> Path:
-    return Path(folder) / f"{size}.mp4"
+def _clip(folder: str, scene: str, size: str) -> Path:
+    return Path(folder) / f"{scene}-{size}.mp4"
 
 
-def _setup(folder: str, size: str, engine: str, precision: str, slots: int, preset: str) -> Setup:
+def _write(path: Path, scene: str, *, width: int, height: int, frames: int) -> None:
+    if scene == "drawn":
+        write_scene(path, width=width, height=height, frames=frames)
+    else:
+        write_footage(path, width=width, height=height, frames=frames, pans=scene == "pan")
+
+
+def _setup(folder: str, clip: tuple[str, str], engine: str, precision: str, slots: int, preset: str) -> Setup:
+    scene, size = clip
     options = RunOptions(
         encode=EncodeOptions(preset=preset), engine=EngineOptions(engine=engine, precision=precision)
     )
     label = f"{engine} {precision}, {slots or 'own'} slots, {preset}"
-    return Setup(label, size, str(_clip(folder, size)), options, slots)
+    return Setup(label, f"{size}, {scene}", str(_clip(folder, scene, size)), options, slots)

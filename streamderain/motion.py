@@ -128,7 +128,8 @@ class Warper:
             vectors: (rows, columns, 2), px of the full plane.
         """
         rows, columns = self._whole.shape[:2]
-        cv2.resize(vectors, (columns, rows), dst=self._whole, interpolation=cv2.INTER_LINEAR)
+        # One vector for all of a cell: between them there is less than the vectors' own error.
+        cv2.resize(vectors, (columns, rows), dst=self._whole, interpolation=cv2.INTER_NEAREST)
 
     def whole_flow(self) -> Flow:
         """Return the flow of every pixel, (height, width, 2), px."""

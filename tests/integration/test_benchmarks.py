@@ -118,8 +118,14 @@ def measured(tmp_path: Path, *arguments: str) -> dict[str, Any]:
 
 def test_throughput(tmp_path: Path) -> None:
     sweep = ("--engine", "identity", "--slots", "0", "--slots", "3", "--preset", "ultrafast")
-    result = measured(tmp_path, "throughput", "--size", "480p", "--frames", "6", "--repeats", "1", *sweep)
-    assert [(row["clip"], row["slots"]) for row in result["rows"]] == [("480p", 0), ("480p", 3)]
+    clips = ("--size", "480p", "--frames", "6", "--scene", "drawn", "--scene", "pan")
+    result = measured(tmp_path, "throughput", *clips, "--repeats", "1", *sweep)
+    assert [(row["clip"], row["scene"], row["slots"]) for row in result["rows"]] == [
+        ("480p, drawn", "drawn", 0),
+        ("480p, drawn", "drawn", 3),
+        ("720p, pan", "pan", 0),
+        ("720p, pan", "pan", 3),
+    ]
     assert all(row["fps"]["median"] > 0 for row in result["rows"])
 
 

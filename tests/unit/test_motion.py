@@ -79,13 +79,19 @@ def test_whole_pixels_are_moved_exactly_and_borders_are_clamped() -> None:
     np.testing.assert_array_equal(warper.warp(plane), expected)
 
 
-def test_the_flow_between_cells_is_interpolated_from_their_centres() -> None:
-    vectors = np.zeros((12, 16, 2), np.float32)
-    vectors[..., 0] = np.arange(16, dtype=np.float32)
-    warper = motion.Warper(64, 48, cell=CELL)
+def test_all_of_a_cell_moves_alike() -> None:
+    vectors = np.random.default_rng(0).normal(size=(12, 16, 2)).astype(np.float32)
+    warper = motion.Warper(61, 45, cell=CELL)
     warper.aim(vectors)
-    row = warper.whole_flow()[20, :, 0]
-    np.testing.assert_allclose(row, np.clip((np.arange(64) - 1.5) / CELL, 0, 15), atol=1e-4)
+    whole = vectors.repeat(CELL, axis=0).repeat(CELL, axis=1)[:45, :61]
+    np.testing.assert_array_equal(warper.whole_flow(), whole)
+
+
+def test_an_inverse_leads_back() -> None:
+    picture = texture()
+    forward = found(picture, moved(picture, 5, -3))
+    backward = motion.inverse(forward, cell=CELL)
+    assert motion.confidence(forward, backward, cell=CELL)[4:-4, 4:-4].mean() > 0.98
 
 
 def test_a_window_is_aligned_onto_its_middle_frame() -> None:

@@ -63,7 +63,7 @@ class LumaAdapter(torch.nn.Module):
         """Warp the neighbours onto the current frame, bilinear, borders clamped; `whole` rounds to codes."""
         height, width = luma.shape[1:]
         extended = (flows.shape[2] * self.cell, flows.shape[3] * self.cell)
-        vectors = functional.interpolate(flows, extended, mode="bilinear", align_corners=False)
+        vectors = functional.interpolate(flows, extended, mode="nearest")
         y, x = torch.meshgrid(
             torch.arange(height, device=luma.device, dtype=torch.float32),
             torch.arange(width, device=luma.device, dtype=torch.float32),
