@@ -369,6 +369,18 @@ def test_lower_precisions_stay_close_to_f32(model: ModelCard, name: str, precisi
     assert 10 * np.log10(255**2 / max(mse, 1e-9)) >= 40
 
 
+def test_flat_areas_of_every_level_stay_within_a_code(model: ModelCard) -> None:
+    """Int8 rounds what is taken: of a flat area nothing may be taken at all."""
+    geometry = Geometry(64, 64)
+    with open_engine(options_of(model, "openvino", precision="int8")) as engine:
+        for level in range(0, 256, 5):
+            frames: list[Planes] = [(np.full((64, 64), level, np.uint8),) for _ in range(3)]
+            for number, frame in enumerate(frames):
+                frame[0][0, 0] = number % 2  # frames that only repeat would have no neighbours
+            for (clean,) in derain(engine, geometry, frames):
+                assert np.abs(clean[1:, 1:].astype(int) - level).max() <= 1, level
+
+
 def test_openvino_runs_bf16_only_where_the_processor_has_it(model: ModelCard) -> None:
     import openvino
 

@@ -1,7 +1,8 @@
 """Make evaluation cases: windows of known pairs, the same way every time.
 
 A folder is a data set, or several, in any layout that `trainer.data.layouts` knows. A validation folder may
-hold `clean_video/` too: rain is rendered on it with the layers in `streaks_garg/`.
+hold `clean_video/` too: rain is rendered on it with the layers in `streaks_garg/`, and rain-free scenes that
+are easily harmed are drawn beside it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from streamderain.models import FlowCells
 from trainer.data import pictures
 from trainer.data.layouts import find_sets, trees
 from trainer.data.pairing import PairedSet
+from trainer.evaluation.dry_scenes import dry_scenes
 
 Codes = NDArray[np.uint8]
 _CLIPS, _LAYERS = "clean_video", "streaks_garg"
@@ -129,6 +131,9 @@ def all_cases(
         raise OpenError(f"{folder} holds nothing to judge on.\n{trees(folder)}\n{_TREE}")
     if has_clips:
         yield from video_cases(folder / _CLIPS, _layers(folder / _LAYERS), plan)
+        for index, (kind, frames) in enumerate(dry_scenes()):
+            before, current, after = frames
+            yield Case(f"{kind} rain-free", f"scene {index}", (before, current, after), current)
     for found in sets:
         yield from set_cases(found, limit=stills)
 

@@ -142,8 +142,9 @@ def model_page(card: Mapping[str, Any]) -> str:
 
 ## What it is
 
-- Family `{card["family"]}` (`streamderain/nets/fast.py`): reads the luma of the previous, current and next
-  frame and tells what light to take from the current one. None is ever added; chroma passes untouched.
+- Family `{card["family"]}` (`streamderain/nets/fast.py`): sees the luma of a frame and by how much it is
+  brighter or darker than the previous and the next one, which are first aligned with it by optical flow,
+  and tells what light to take away. None is ever added; chroma passes untouched.
 - A missing neighbour (still picture, first or last frame, scene cut) is a copy of the current frame with a
   validity of 0.
 - `{FILES["f32"]}` computes in float32, `{FILES["int8"]}` in int8 (for CPUs), `{FILES["weights"]}` holds the
@@ -161,6 +162,8 @@ def model_page(card: Mapping[str, Any]) -> str:
 
 - Single pictures fare much worse than video: what differs between frames is its strongest cue.
 - Rain whose streaks cover most of the picture from several directions (Rain100H) is hardly thinned.
+- Where the scene rushes past (leaves beside a fast car) neighbours do not fit, and rain stays rather than
+  texture goes.
 - Drops on the windscreen or lens, splashes, fog and veils stay: it removes falling streaks.
 - Streaks that look unlike the drawn kind, such as very wide, blurred or dark ones, may stay.
 
@@ -198,12 +201,13 @@ def _training_text(training: Mapping[str, Any]) -> str:
 def _score_table(rows: Sequence[Mapping[str, Any]]) -> str:
     commands = "\n".join(sorted({f"    {row['command']}" for row in rows}))
     lines = [
-        "| data set | metric | precision | pictures | do nothing | model | 5 % of pictures below |",
-        "|---|---|---|---|---|---|---|",
+        "| data set | metric | precision | pictures | do nothing | model | 5 % of pictures below | worst |",
+        "|---|---|---|---|---|---|---|---|",
         *(_score_line(row) for row in rows),
     ]
     return f"""Means over pictures, beside the score of the untouched input. On *rain-free* rows the input
-is the target, and the score measures harm; 100 dB stands for equal pictures. Clips: rain drawn on them, as it
+is the target, and the score measures harm; 100 dB stands for equal pictures. *Every 3.* means that only every
+third frame is taken: motion three times as fast. Clips: rain drawn on them, as it
 is and after H.264 (CRF 23), luma plane. Stills: luma of MATLAB's rgb2ycbcr, no neighbours. These sets were
 watched while the training was set up: they are no unseen test.
 
@@ -217,4 +221,6 @@ Measured with:
 def _score_line(row: Mapping[str, Any]) -> str:
     nothing = f"{row['do_nothing']:.3f}" if "do_nothing" in row else "is the target"
     cells = [row["dataset"], row["metric"], row["precision"], row["count"], nothing]
-    return f"| {' | '.join(map(str, cells))} | **{row['value']:.3f}** | {row['p5']:.3f} |"
+    return (
+        f"| {' | '.join(map(str, cells))} | **{row['value']:.3f}** | {row['p5']:.3f} | {row['minimum']:.3f} |"
+    )

@@ -30,6 +30,15 @@ from trainer.export.card import add_scores
 from trainer.export.model_folder import load_trained
 from trainer.export.quantise import calibration_items, float_nodes, set_input_scale
 
+DRY_SCENES = (
+    "flat",
+    "flat, noisy",
+    "gradient",
+    "sky",
+    "lights at night",
+    "poles and marks",
+    "text over a pan",
+)
 PLAN = VideoPlan(frames=12, every=3, strides=(1, 2))
 
 
@@ -200,6 +209,8 @@ def test_the_luma_residual_goes_to_every_channel() -> None:
 def test_cases_cover_the_folder(validation: Path) -> None:
     cases = list(all_cases(validation, PLAN))
     count = {name: sum(case.dataset == name for case in cases) for name in {case.dataset for case in cases}}
+    drawn = {name: count.pop(f"{name} rain-free") for name in DRY_SCENES}
+    assert set(drawn.values()) == {16}
     clip = {f"street{kind}": 4 for kind in (" rain", " rain, H.264", " rain-free")}
     faster = {f"street, every 2.{kind}": 2 for kind in (" rain", " rain, H.264", " rain-free")}
     assert count == {**clip, **faster, "stills": 1}
@@ -251,6 +262,7 @@ def test_scores_go_into_the_card(folder: Path, validation: Path) -> None:
     page = (folder / "MODEL_CARD.md").read_text()
     assert "| street rain | psnr_y_db | int8 | 4 |" in page
     assert "| street rain-free | psnr_y_db | f32 | 4 | is the target |" in page
+    assert "| worst |" in page
     assert "python -m trainer evaluate --model dcd-test --dataset VALIDATION --precision int8" in page
     shown = CliRunner().invoke(streamderain_cli, ["models", "show", str(folder)])
     assert "street rain, H.264" in shown.output
@@ -258,7 +270,7 @@ def test_scores_go_into_the_card(folder: Path, validation: Path) -> None:
 
 def test_the_validator_scores_and_draws(validation: Path, tmp_path: Path) -> None:
     values = Validator(validation)(FastNet().eval(), tmp_path / "sheets" / "a.png")
-    assert len(values) == 7
+    assert len(values) == 7 + len(DRY_SCENES)
     assert all("nothing" in name for name in values)
     assert (tmp_path / "sheets" / "a.png").stat().st_size > 1000
 
