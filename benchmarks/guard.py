@@ -24,12 +24,14 @@ from typing import Any
 
 import av
 import click
+import cv2
 import numpy as np
 import openvino as ov
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.results_file import FOLDER
+from streamderain import motion
 from streamderain.frame import Frame, Geometry
 from streamderain.jobs.job import Job
 from streamderain.measure.metrics import ssim
@@ -39,10 +41,11 @@ from streamderain.measure.tables import Spread, spread
 from streamderain.media.reading.file import FileSource
 from streamderain.media.reading.sources import find_sources
 from streamderain.media.writing.outputs import open_outputs
-from streamderain.models import load_model
+from streamderain.models import FlowCells, load_model
 from streamderain.nets.families import load_core
 from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions
 from streamderain.pipeline.inline import InlineSession
+from streamderain.runtime.base import SessionOptions
 from streamderain.runtime.blocks import from_blocks, padded, to_blocks
 from streamderain.runtime.registry import open_engine
 from streamderain.system.machine import machine, processor
@@ -212,6 +215,7 @@ def _pairs(folder: Path, cleanup: ExitStack) -> dict[str, tuple[Work, Work]]:
         "decoding / PyAV": (lambda: _decode(clip), lambda: _bare_decode(clip)),
         "copies / numpy": (lambda: _blocks(luma), lambda: _bare_copies(luma)),
         "network / OpenVINO core": _network(cleanup),
+        "alignment / OpenCV": _alignment(cleanup),
         "encoding / PyAV": (lambda: _encode(clip, folder), lambda: _bare_encode(clip, folder)),
         "run, no network / PyAV": (lambda: _run(clip, folder), lambda: _bare_encode(clip, folder)),
         "SSIM / numpy": (lambda: _often(lambda: ssim(patch, patch)), lambda: _bare_sums(plain, room)),
@@ -252,9 +256,11 @@ def _bare_decode(clip: Path) -> None:
 
 
 def _blocks(luma: np.ndarray[Any, Any]) -> None:
+    height, width = (size // 4 for size in luma.shape)
+    blocks = np.empty((height, width, 16), luma.dtype)
     for _ in range(80):
-        blocks = to_blocks(luma, block=4, multiple=8, shift=0)
-        from_blocks(blocks, block=4, width=_SMALL_WIDTH, height=_SMALL_HEIGHT, shift=0)
+        to_blocks([luma], blocks, block=4)
+        from_blocks(blocks, block=4, width=_SMALL_WIDTH, height=_SMALL_HEIGHT)
 
 
 def _bare_copies(luma: np.ndarray[Any, Any]) -> None:
@@ -281,7 +287,7 @@ def _network(cleanup: ExitStack) -> tuple[Work, Work]:
     frames = list(rainy_scene(width=_WIDTH, height=_HEIGHT, frames=12))
 
     def ours() -> None:
-        with InlineSession(engine, Geometry(_WIDTH, _HEIGHT)) as session:
+        with InlineSession(engine, Geometry(_WIDTH, _HEIGHT), SessionOptions(alignment=False)) as session:
             for frame in frames:
                 list(session.push((frame,), None))
             list(session.drain())
@@ -290,17 +296,39 @@ def _network(cleanup: ExitStack) -> tuple[Work, Work]:
     graph = core.read_model(model.file(engine.precision))
     channels = graph.input("window").get_partial_shape()[1].get_length()
     rows, columns = (padded(size, model.multiple) // model.block for size in (_HEIGHT, _WIDTH))
-    graph.reshape({"window": [1, channels, rows, columns], "validity": [1, 2]})
+    squares = graph.input("prior").get_partial_shape()[1].get_length()
+    graph.reshape(
+        {"window": [1, channels, rows, columns], "prior": [1, squares, rows, columns], "validity": [1, 2]}
+    )
     settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
     request = core.compile_model(graph, "CPU", settings).create_infer_request()
     window = np.random.default_rng(0).random((1, channels, rows, columns), np.float32)
-    inputs = {"window": window, "validity": np.ones((1, 2), np.float32)}
+    prior = np.zeros((1, squares, rows, columns), np.float32)
+    inputs = {"window": window, "prior": prior, "validity": np.ones((1, 2), np.float32)}
 
     def bare() -> None:
         for _ in frames:
             request.infer(inputs)
 
     return ours, bare
+
+
+def _alignment(cleanup: ExitStack) -> tuple[Work, Work]:
+    """Return the alignment of a window beside OpenCV's searches and warps of as many planes."""
+    cleanup.enter_context(motion.one_thread())
+    window = np.stack(list(rainy_scene(width=_WIDTH, height=_HEIGHT, frames=3)))
+    cell = FlowCells().edge_px(_WIDTH, _HEIGHT)
+    small = [motion.coarse(frame, cell=cell) for frame in window]
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    search.setFinestScale(0)
+    nowhere = np.zeros((_HEIGHT, _WIDTH, 2), np.float32)
+
+    def bare() -> None:
+        for other in (0, 2):
+            search.calc(small[1], small[other], None)
+            cv2.remap(window[other], nowhere, None, cv2.INTER_LINEAR | cv2.WARP_RELATIVE_MAP)
+
+    return lambda: motion.align(window, cell=cell), bare
 
 
 def _network_gmac() -> float:
