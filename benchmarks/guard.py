@@ -45,7 +45,6 @@ from streamderain.models import FlowCells, load_model
 from streamderain.nets.families import load_core
 from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions
 from streamderain.pipeline.inline import InlineSession
-from streamderain.runtime.base import SessionOptions
 from streamderain.runtime.blocks import from_blocks, padded, to_blocks
 from streamderain.runtime.registry import open_engine
 from streamderain.system.machine import machine, processor
@@ -287,7 +286,7 @@ def _network(cleanup: ExitStack) -> tuple[Work, Work]:
     frames = list(rainy_scene(width=_WIDTH, height=_HEIGHT, frames=12))
 
     def ours() -> None:
-        with InlineSession(engine, Geometry(_WIDTH, _HEIGHT), SessionOptions(alignment=False)) as session:
+        with InlineSession(engine, Geometry(_WIDTH, _HEIGHT), EngineOptions(alignment="off")) as session:
             for frame in frames:
                 list(session.push((frame,), None))
             list(session.drain())
