@@ -26,7 +26,7 @@ from streamderain.frame import Geometry
 from streamderain.measure.metrics import psnr
 from streamderain.measure.rain import RainParameters, RainSequence
 from streamderain.media.probing import decoders, encoder_fault, ffmpeg_version
-from streamderain.models import ModelCard, list_models, load_model
+from streamderain.models import FlowCells, ModelCard, list_models, load_model
 from streamderain.options import EngineOptions
 from streamderain.pipeline.inline import InlineSession
 from streamderain.runtime.registry import AUTO_ORDER, ENGINES, open_engine
@@ -263,13 +263,14 @@ def try_alignment() -> Iterator[str]:
     except ImportError as error:
         raise EngineError(f"OpenCV does not load: {error}") from error
     width, height, pan_px = 1280, 720, 6
+    cell = FlowCells().edge_px(width, height)
     y, x = np.mgrid[0:height, 0 : width + 2 * pan_px].astype(np.float32)
     scene = np.rint(110 + 45 * np.sin(x / 19) * np.cos(y / 23) + 30 * np.sin(x / 7 + y / 11)).astype(np.uint8)
     window = np.stack([scene[:, left : left + width] for left in (0, pan_px, 2 * pan_px)])
     with motion.one_thread():
-        motion.align(window, cell=4)
+        motion.align(window, cell=cell)
         started = time.perf_counter()
-        aligned = motion.align(window, cell=4)
+        aligned = motion.align(window, cell=cell)
         took_ms = 1000 * (time.perf_counter() - started)
     inner = (slice(16, -16), slice(16, -16))
     off = max(float(np.abs(aligned[i][inner].astype(int) - window[1][inner]).mean()) for i in (0, 2))
