@@ -19,7 +19,7 @@ from streamderain.media.writing.timestamps import later_timecode
 from tests.support import media
 from tests.support.command import command, streamderain
 from tests.support.pictures import rgb_of
-from tests.support.reader import ffprobe, frame_count, frame_times
+from tests.support.reader import ffmpeg, ffprobe, frame_count, frame_times
 from tests.support.writing import write_through
 
 FAST = ("--engine", "identity", "--preset", "ultrafast")
@@ -74,8 +74,7 @@ def sound(path: Path) -> list[tuple[str, str]]:
 
 def samples(path: Path) -> NDArray[Any]:
     """The sound, decoded by FFmpeg's own command."""
-    command_line = ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:a", "-f", "s16le", "-"]
-    return np.frombuffer(subprocess.run(command_line, capture_output=True, check=True).stdout, np.int16)
+    return np.frombuffer(ffmpeg(path, "-map", "0:a", "-f", "s16le"), np.int16)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov", "flv", "ts"])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.support.reader import ffprobe
+from tests.support.reader import ffmpeg, ffprobe
 
 LEAST_PSNR_DB = 24.0
 """Between a picture and its encoded self: GIF's palettes and MPEG's coarsest quantisers stay above."""
@@ -114,9 +114,8 @@ def picture(path: Path, index: int, *, last: bool) -> NDArray[np.float64]:
     size = ffprobe(path, "-select_streams", str(index), "-show_entries", "stream=width,height", cut=True)[
         "streams"
     ][0]
-    words = ["ffmpeg", "-v", "error", "-noautorotate", "-i", str(path), "-map", f"0:{index}"]
-    words += ["-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "gray", "-"]
-    data = np.frombuffer(subprocess.run(words, capture_output=True, check=True).stdout, np.uint8)
+    words = ("-map", f"0:{index}", "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "gray")
+    data = np.frombuffer(ffmpeg(path, *words), np.uint8)
     frames = data.reshape(-1, size["height"], size["width"])
     chosen: NDArray[np.float64] = frames[-1 if last else 0].astype(np.float64)
     return chosen
@@ -152,8 +151,7 @@ def sound(path: Path) -> list[list[str]]:
 
 def samples(path: Path, number: int) -> NDArray[np.int16]:
     """A stream of sound, decoded."""
-    words = ["ffmpeg", "-v", "error", "-i", str(path), "-map", f"0:a:{number}", "-f", "s16le", "-"]
-    return np.frombuffer(subprocess.run(words, capture_output=True, check=True).stdout, np.int16)
+    return np.frombuffer(ffmpeg(path, "-map", f"0:a:{number}", "-f", "s16le"), np.int16)
 
 
 def _sounds_alike(one: NDArray[np.int16], other: NDArray[np.int16]) -> bool:

@@ -41,3 +41,15 @@ def frame_count(path: Path, *, stream: int = 0, cut: bool = False) -> int:
     """How many frames ffprobe decodes of a video stream; see `ffprobe` for `cut`."""
     asked = ("-count_frames", "-select_streams", f"v:{stream}", "-show_entries", "stream=nb_read_frames")
     return int(ffprobe(path, *asked, cut=cut)["streams"][0]["nb_read_frames"])
+
+
+def ffmpeg(path: Path, *arguments: str) -> bytes:
+    """What FFmpeg's own command writes to its standard output.
+
+    Args:
+        path: What it reads.
+        arguments: What it does with it, up to the target.
+    """
+    require(shutil.which("ffmpeg"), "ffmpeg (Debian's package ffmpeg)")
+    command = ["ffmpeg", "-v", "error", "-noautorotate", "-i", str(path), *arguments, "-"]
+    return subprocess.run(command, capture_output=True, check=True).stdout
