@@ -29,6 +29,8 @@ _PATCH_STRIDE, _STEPS = 5, 12
 cv2: Any = _cv2
 """OpenCV's own annotations lack what is used here."""
 
+_STRIP_CELLS = 16
+
 _threads = threading.local()
 _lock = threading.Lock()
 _users = 0
@@ -111,6 +113,9 @@ def _estimator() -> Any:
 class Warper:
     """Warps planes of one size along flows; its memory is made once, and belongs to one thread at a time.
 
+    All pixels of a cell move alike: between cells there is less than the vectors' own error. Vectors for
+    every pixel would fill eight times a plane's memory, so they are made for a few rows of cells at a time.
+
     Args:
         width: Of the planes, px.
         height: Of the planes, px.
@@ -118,31 +123,27 @@ class Warper:
     """
 
     def __init__(self, width: int, height: int, *, cell: int) -> None:
-        self._whole = np.empty((-(-height // cell) * cell, -(-width // cell) * cell, 2), np.float32)
-        self._vectors = self._whole[:height, :width]
+        self._width, self._height, self._cell = width, height, cell
+        self._strip = np.empty((_STRIP_CELLS * cell, -(-width // cell) * cell, 2), np.float32)
 
-    def aim(self, vectors: Flow) -> None:
-        """Set the flow along which the next planes are warped.
-
-        Args:
-            vectors: (rows, columns, 2), px of the full plane.
-        """
-        rows, columns = self._whole.shape[:2]
-        # One vector for all of a cell: between them there is less than the vectors' own error.
-        cv2.resize(vectors, (columns, rows), dst=self._whole, interpolation=cv2.INTER_NEAREST)
-
-    def whole_flow(self) -> Flow:
-        """Return the flow of every pixel, (height, width, 2), px."""
-        return self._vectors.copy()
-
-    def warp(self, plane: Plane, target: Plane | None = None) -> Plane:
+    def warp(self, plane: Plane, vectors: Flow, target: Plane | None = None) -> Plane:
         """Warp a plane: the result at p is the plane at p + flow(p), bilinear, borders clamped.
 
         Args:
             plane: (height, width) `uint8`, `uint16` or `float32`, native byte order.
+            vectors: (rows, columns, 2), px of the full plane.
             target: Where to; made where None.
         """
-        return _remapped(plane, self._vectors, target)
+        warped = np.empty_like(plane) if target is None else target
+        for row in range(0, len(vectors), _STRIP_CELLS):
+            top = row * self._cell
+            bottom = min(top + len(self._strip), self._height)
+            # OpenCV adds a strip's own coordinates: its first row has number 0.
+            from_top = vectors[row : row + _STRIP_CELLS] + np.array([0, top], np.float32)
+            whole = self._strip[: len(from_top) * self._cell]
+            cv2.resize(from_top, whole.shape[1::-1], dst=whole, interpolation=cv2.INTER_NEAREST)
+            _remapped(plane, whole[: bottom - top, : self._width], warped[top:bottom])
+        return warped
 
 
 def _remapped(plane: Plane, vectors: Flow, target: Plane | None = None) -> Plane:
@@ -190,8 +191,8 @@ def align(window: Codes, *, cell: int) -> Codes:
         if index != middle:
             older, newer = sorted((index, middle))
             onward = flow(small[older], small[newer], cell=cell)
-            warper.aim(onward if index > middle else inverse(onward, cell=cell))
-            warper.warp(np.ascontiguousarray(frame), aligned[index])
+            vectors = onward if index > middle else inverse(onward, cell=cell)
+            warper.warp(np.ascontiguousarray(frame), vectors, aligned[index])
     return aligned
 
 
@@ -206,14 +207,16 @@ def differences(current: Plane, neighbours: Sequence[Plane]) -> tuple[Plane, Pla
         Excess, by how much it is brighter than all of them, rest, by how much it is brighter than the darkest
         beyond that, and deficit, by how much it is darker than all, of the same type, never negative.
     """
-    brighter, darker = reduce(cv2.max, neighbours), reduce(cv2.min, neighbours)
-    excess, above = _above(current, brighter), _above(current, darker)
-    return excess, cv2.subtract(above, excess), _above(darker, current)
+    # Results take the place of what they are made of: a frame's planes are not small.
+    brightest, darkest = (reduce(what, neighbours[1:], neighbours[0].copy()) for what in (cv2.max, cv2.min))
+    above = _above(current, darkest)
+    excess = _above(current, brightest, into=brightest)
+    return excess, cv2.subtract(above, excess, above), _above(darkest, current, into=darkest)
 
 
-def _above(one: Plane, other: Plane) -> Plane:
-    difference = cv2.subtract(one, other)  # integers stop at 0 by themselves
-    return np.asarray(cv2.max(difference, 0.0) if difference.dtype == np.float32 else difference)
+def _above(one: Plane, other: Plane, into: Plane | None = None) -> Plane:
+    difference = cv2.subtract(one, other, into)  # integers stop at 0 by themselves
+    return np.asarray(cv2.max(difference, 0.0, difference) if difference.dtype == np.float32 else difference)
 
 
 def means_around(plane: NDArray[np.float32], edge: int) -> NDArray[np.float32]:

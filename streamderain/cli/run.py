@@ -15,6 +15,7 @@ from streamderain.cli.outputs import check_reports, write_report
 from streamderain.cli.view import View
 from streamderain.errors import ConfigError, StreamderainError
 from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions
+from streamderain.system.allocator import share_arenas
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, a polite kill, and the terminal being closed."""
@@ -29,6 +30,7 @@ def run_command(
     **arguments: Any,
 ) -> int:
     """Run the command and return its exit code."""
+    share_arenas()
     options = run_options(arguments)
     if "-" in targets and sys.stdout.isatty():
         raise ConfigError("standard output is a terminal; send the video somewhere: -o - > clean.mkv")

@@ -33,9 +33,11 @@ def estimate_flow(current: NDArray[Any], following: NDArray[Any]) -> tuple[motio
         forward = motion.flow(small, next_small, cell=_CELL_PX)
         backward = motion.flow(next_small, small, cell=_CELL_PX)
         warper = motion.Warper(width, height, cell=_CELL_PX)
-        warper.aim(forward)
-        moved = warper.warp(np.ascontiguousarray(following))
+        moved = warper.warp(np.ascontiguousarray(following), forward)
     fits = np.abs(moved.astype(np.int16) - current) <= _FITS_CODES
     trusted = motion.confidence(forward, backward, cell=_CELL_PX)
-    whole = trusted.repeat(_CELL_PX, axis=0).repeat(_CELL_PX, axis=1)[:height, :width]
-    return warper.whole_flow(), fits & whole
+    return _of_pixels(forward)[:height, :width], fits & _of_pixels(trusted)[:height, :width]
+
+
+def _of_pixels(cells: NDArray[Any]) -> NDArray[Any]:
+    return cells.repeat(_CELL_PX, axis=0).repeat(_CELL_PX, axis=1)

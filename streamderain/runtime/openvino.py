@@ -165,9 +165,10 @@ class _OpenVinoSession(LumaSession):
             self._requests.put(request)
 
     def _fill(self, request: Any, components: Planes, lumas: list[Plane]) -> None:
-        """Write what the graph reads of a frame into a request's memory."""
+        """Write what the graph reads of a frame into a request's memory; use `lumas` up."""
         before = self.model.before
         frames = [extended(luma, self.model.multiple) for luma in lumas]
+        lumas.clear()  # their memory is free before the graph asks for its own
         excess, rest, deficit = motion.differences(frames[before], frames[:before] + frames[before + 1 :])
         window = self._blocks(request, WINDOW, frames[before], excess, rest, deficit)
         rain = block_means(self._blocks(request, EXCESS, excess))

@@ -293,8 +293,7 @@ class LumaSession(WindowedSession, ABC):
         except Empty:
             warper = motion.Warper(self.geometry.width, self.geometry.height, cell=self._cell)
         try:
-            warper.aim(vectors)
-            return warper.warp(luma)
+            return warper.warp(luma, vectors)
         finally:
             self._warpers.put(warper)
 

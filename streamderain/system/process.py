@@ -17,6 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from streamderain.closable import Closable
 from streamderain.errors import EngineError, PipelineError, StreamderainError
+from streamderain.system.allocator import share_arenas
 
 T = TypeVar("T")
 
@@ -108,6 +109,7 @@ def _serve(
     parent_pid: int, connection: Connection, work: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]
 ) -> None:
     die_with_parent(parent_pid)
+    share_arenas()
     # Ctrl-C reaches every process of the terminal; whoever asked ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     values = work(*arguments)
