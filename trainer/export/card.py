@@ -17,6 +17,7 @@ from trainer.config import TrainConfig, dump_toml
 
 FILES = {"f32": "model.onnx", "int8": "model.int8.onnx", "weights": "weights.safetensors"}
 PRECISIONS = ("f32", "int8")
+_FAILURES = "failures.jpg"
 _ATTRIBUTION = (
     "Trained on research material under mixed or unstated licences, none of which is shipped: photographs of "
     "BSDS500, CamVid and ImageNet, dashcam clips, rainy pairs like those of Rain1400, Rain800 and Rain100H, "
@@ -103,7 +104,8 @@ def parts_of_model(folder: Path) -> tuple[Part, ...]:
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
     """Write card.toml, and MODEL_CARD.md from the same values."""
     (folder / CARD_NAME).write_text(dump_toml(card), encoding="utf-8")
-    (folder / "MODEL_CARD.md").write_text(model_page(card), encoding="utf-8")
+    page = model_page(card, pictured=(folder / _FAILURES).is_file())
+    (folder / "MODEL_CARD.md").write_text(page, encoding="utf-8")
 
 
 def add_scores(folder: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -133,9 +135,15 @@ def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
 
 
-def model_page(card: Mapping[str, Any]) -> str:
-    """Return MODEL_CARD.md: what it is for, its training, its scores and where it falls short."""
+def model_page(card: Mapping[str, Any], *, pictured: bool = False) -> str:
+    """Return MODEL_CARD.md: what it is for, its training, its scores and where it falls short.
+
+    Args:
+        card: The card's values.
+        pictured: Whether there is a picture of where it falls short beside it.
+    """
     rows = card.get("scores", [])
+    picture = f"![a single picture, before and after]({_FAILURES})\n\n" if pictured else ""
     return f"""# {card["name"]} {card["version"]}
 
 {card["summary"]}
@@ -167,7 +175,7 @@ def model_page(card: Mapping[str, Any]) -> str:
 - Drops on the windscreen or lens, splashes, fog and veils stay: it removes falling streaks.
 - Streaks that look unlike the drawn kind, such as very wide, blurred or dark ones, may stay.
 
-## Licence and attribution
+{picture}## Licence and attribution
 
 The weights are under {card["licence"]}. {card["attribution"]}
 """
