@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from streamderain.errors import EngineError
 from streamderain.measure import doctor
 from streamderain.measure.doctor import Check, Diagnosis, try_engine
 from streamderain.models import load_model
@@ -31,6 +32,7 @@ def test_this_machine_is_ready(tmp_path: Path) -> None:
     assert checks["libx264"]["status"] == "ok"
     assert "int8 on CPU" in checks["engine openvino"]["found"]
     assert checks["engine torch"]["status"] == "ok"
+    assert "undoes a pan" in checks["alignment"]["found"]
     assert {"FFmpeg", "decoders", "NVIDIA GPU", "disk, this folder", "fonts", "machine"} <= set(checks)
     assert "ready: streamderain run works here" in outcome.out.decode()
 
@@ -103,3 +105,9 @@ def test_a_folder_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch
     check = collected(doctor._disks())["disk, this folder"]
     assert check.status == "broken"
     assert "No such file" in check.found
+
+
+def test_alignment_that_does_not_align_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamderain.motion.align", lambda window, *, cell: window)
+    with pytest.raises(EngineError, match="a pan of 6 px is not undone"):
+        next(doctor.try_alignment())

@@ -13,8 +13,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
+from streamderain import frames
+from streamderain.options import EngineOptions, RunOptions
 from tests.support import media
 from tests.support.command import command, streamderain
 from tests.support.reader import frame_count
@@ -359,3 +362,19 @@ def test_the_demo_says_where_its_results_are(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "demo" / "before-after.png")) as picture:
         frame = next(picture.decode(video=0))
         assert (frame.width, frame.height) == (2 * 768 + 4, 432)
+
+
+def test_alignment_can_be_left_off(clip: Path, tmp_path: Path) -> None:
+    results = {}
+    for how in ("auto", "off"):
+        target = tmp_path / f"{how}.mkv"
+        outcome = streamderain("run", clip, "-o", target, "--alignment", how, "--codec", "ffv1")
+        assert outcome.code == 0, outcome.err
+        unchanged = RunOptions(engine=EngineOptions(engine="identity"))
+        results[how] = np.stack([frame.image for frame in frames(target, unchanged)])
+    assert results["auto"].shape == results["off"].shape
+    assert (results["auto"] != results["off"]).any(), "the clip moves"
+    refused = streamderain("run", clip, "-o", tmp_path / "out.mkv", "--alignment", "sideways")
+    assert refused.code == 2
+    assert "auto or off" in refused.err
+    assert not (tmp_path / "out.mkv").exists()

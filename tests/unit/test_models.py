@@ -92,3 +92,15 @@ def test_the_shipped_model_is_whole_and_tells_its_scores() -> None:
     assert card.scores
     assert all(score.precision in card.files for score in card.scores)
     assert card.training
+
+
+def test_models_say_whether_their_neighbours_are_aligned(folder: Path) -> None:
+    assert read_card(folder).alignment == "none"
+    card, told = folder / "card.toml", (folder / "card.toml").read_text()
+    card.write_text('alignment = "flow"\nflow = { cells = 1000, fine_cell_px = 3, fine_px = 100 }\n' + told)
+    flow = read_card(folder).flow
+    assert read_card(folder).alignment == "flow"
+    assert (flow.edge_px(10, 10), flow.edge_px(11, 10), flow.edge_px(200, 500)) == (3, 3, 10)
+    card.write_text('alignment = "sideways"\n' + told)
+    with pytest.raises(ModelError, match="must be none or flow"):
+        read_card(folder)

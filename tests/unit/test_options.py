@@ -32,3 +32,9 @@ def test_extra_options_cannot_be_changed_afterwards() -> None:
     assert options.extra["tune"] == "film"
     with pytest.raises(TypeError):
         options.extra["tune"] = "grain"  # type: ignore[index]
+
+
+def test_alignment_is_automatic_or_off() -> None:
+    assert EngineOptions(alignment="off").alignment == "off"
+    with pytest.raises(ConfigError, match="auto or off, not 'sideways'"):
+        EngineOptions(alignment="sideways")
