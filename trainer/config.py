@@ -21,6 +21,8 @@ T = TypeVar("T")
 PAIRS, TRANSLATION = "pairs", "translation"
 """Methods: supervised on known pairs, and DCD-GAN between unpaired domains."""
 
+FAMILIES = ("fast", "generator", "residual-generator")
+
 MAY_CHANGE = frozenset(
     {"steps", "threads", "workers", "precision", "validate_every", "sample_every", "save_every", "keep_every"}
 )
@@ -33,11 +35,12 @@ class NetworkConfig:
 
     Attributes:
         family: "fast" (`streamderain.nets.fast.FastNet`, on luma) or "generator" (the paper's, on RGB:
-            `streamderain.nets.generator.Generator`).
+            `streamderain.nets.generator.Generator`), or "residual-generator" (the same layers, whose answer
+            is added to the picture: `streamderain.nets.generator.ResidualGenerator`).
         width: Channels of the first layer.
         middle_width: Channels at 1/8 size; fast family only.
         middle_layers: 3x3 convolutions at 1/8 size; fast family only.
-        blocks: Residual blocks; generator only.
+        blocks: Residual blocks; generators only.
     """
 
     family: str = "fast"
@@ -337,9 +340,12 @@ def _validate(config: TrainConfig, where: str) -> None:
         "rate must be above 0": config.rate > 0,
         "schedule must be cosine or linear": config.schedule in ("cosine", "linear"),
         "ema must lie in 0..1": 0.0 <= config.ema < 1.0,
-        "network.family must be fast or generator": config.network.family in ("fast", "generator"),
-        "network.family generator needs method translation": config.method == TRANSLATION
+        f"network.family must be one of {', '.join(FAMILIES)}": config.network.family in FAMILIES,
+        "data.clips must be empty where a network of RGB learns from pairs": config.method == TRANSLATION
+        or not config.data.clips
         or config.network.family == "fast",
+        "int8 phases need network.family fast": config.network.family == "fast"
+        or not any(p.int8 for p in config.phases),
         "translation.contrasts must be 2 or 4": config.translation.contrasts in (2, 4),
         f"translation.adversarial must be one of {', '.join(KINDS)}": config.translation.adversarial in KINDS,
         "translation.discriminator_detail_px must be 0 or odd": config.translation.discriminator_detail_px

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from streamderain.errors import ModelError
 from streamderain.nets.fast import FastNet
-from streamderain.nets.generator import Generator
+from streamderain.nets.generator import Generator, ResidualGenerator
 from streamderain.nets.network import Network
 
 FAMILIES: Mapping[str, type[Network]] = MappingProxyType(
-    {family.family: family for family in (FastNet, Generator)}
+    {family.family: family for family in (FastNet, Generator, ResidualGenerator)}
 )
 
 

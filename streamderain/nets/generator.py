@@ -4,8 +4,10 @@ The layout is the one of the authors' code, so that features are reached by the 
 one flat sequence whose layers 4, 8, 12 and 16 feed the contrastive loss. 11 378 179 parameters, 977.3 kMAC
 per pixel.
 
-Instance norm takes its statistics over the whole frame: the network cannot be tiled, flickers on video, and
-is kept for the paper's numbers and for making rain; the deployed networks avoid it.
+Instance norm takes its statistics over the whole frame, so the network cannot be tiled. It is also blind to
+the brightness of each colour and to the contrast of a picture: whatever they are, the same features leave the
+first norm. `ResidualGenerator` gives them back: what leaves its last layer is a change of the picture, in
+units of the picture's own contrast. See docs/decisions/0012-residual-generator.md.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from streamderain.nets.network import Network
 
 FEATURE_LAYERS = (4, 8, 12, 16)
 """Layers whose outputs the contrastive loss compares: two strided stages, the first and the fifth block."""
+
+REACH = 4.0
+"""The largest change that `ResidualGenerator` makes, in units of the picture's contrast."""
 
 MULTIPLE = 4
 """Width and height must be multiples of this, px: two halvings."""
@@ -62,9 +67,7 @@ class Generator(Network):
         Returns:
             (N, 3, H, W) in -1..1.
         """
-        for layer in self.layers:
-            picture = layer(picture)
-        return picture
+        return self.translate(picture, ())[0]
 
     def clean(self, frames: Tensor, validity: Tensor) -> Tensor:
         """See `Network.clean`; the neighbours are not looked at."""
@@ -109,7 +112,53 @@ class Generator(Network):
         """
         if layers:
             _check_layers(layers, len(self.layers))
-        return _run(self.layers, picture, layers)
+        answer, found = _run(self.layers, picture, layers)
+        return self.picture_of(picture, answer), found
+
+    def picture_of(self, picture: Tensor, answer: Tensor) -> Tensor:
+        """Return the translated picture, which the last layer's answer is.
+
+        Args:
+            picture: What was translated, (N, 3, H, W) in -1..1.
+            answer: What left the last layer, same shape, in -1..1.
+        """
+        return answer
+
+
+class ResidualGenerator(Generator):
+    """The same layers, whose answer is a change of the picture in units of its contrast.
+
+    Adding light to a colour of the whole picture, or stretching its contrast, does the same to what is made
+    of it; an answer of 0 leaves the picture as it is.
+    """
+
+    family = "residual-generator"
+
+    def __init__(self, *, width: int = 64, blocks: int = 9) -> None:
+        super().__init__(width=width, blocks=blocks)
+        last = self.layers[-2]
+        assert isinstance(last, nn.Conv2d)
+        with torch.no_grad():
+            # Near 'no change', where training begins.
+            last.weight.mul_(0.1)
+
+    def picture_of(self, picture: Tensor, answer: Tensor) -> Tensor:
+        """See `Generator.picture_of`; the result is not clipped."""
+        return picture + REACH * contrast(picture) * answer
+
+
+def contrast(picture: Tensor) -> Tensor:
+    """Return the root mean square, over pixels and colours, of the difference from each colour's mean.
+
+    Args:
+        picture: (N, C, H, W).
+
+    Returns:
+        (N, 1, 1, 1), in the picture's unit.
+    """
+    off = picture - picture.mean(dim=(2, 3), keepdim=True)
+    # Bounded below: the root has no slope at 0, where cycles ask for one.
+    return off.square().mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12).sqrt()
 
 
 def _check_layers(layers: Sequence[int], count: int) -> None:

@@ -1,4 +1,6 @@
-"""Decode a data folder once into a library of memory-mapped luma: pictures, clips and streak layers.
+"""Decode a data folder once into a library of memory-mapped pictures, clips and streak layers.
+
+Luma for the networks of luma, R, G and B (of pictures alone) for those of RGB.
 
 Decoding costs more than a training step, so it happens once: the library is one flat file of uint8 samples
 and an index. It lies outside the repository and can be thrown away. Its key is the configuration's [data]
@@ -43,7 +45,7 @@ class Entry:
             unpaired domains "domain rainy", "domain rained" or "domain clean".
         name: Source file.
         offset: First sample in the flat file.
-        shape: (frames, height, width); of the domains (channels, height, width).
+        shape: (frames, height, width); of the domains, and of pictures in RGB, (channels, height, width).
         partner: Index of the clean entry, for coded clips and rainy stills; else -1.
         start: First frame in the partner that corresponds to frame 0 here.
     """
@@ -86,7 +88,7 @@ class Library:
         return [self.array(entry)[0] for entry in self.of_kind(kind)]
 
 
-def open_library(data: Path, cache: Path, config: DataConfig, *, seed: int) -> Library:
+def open_library(data: Path, cache: Path, config: DataConfig, *, seed: int, channels: int = 1) -> Library:
     """Open the library of a data folder, making it first where there is none.
 
     Args:
@@ -94,20 +96,23 @@ def open_library(data: Path, cache: Path, config: DataConfig, *, seed: int) -> L
         cache: Folder for libraries; each has its own folder there.
         config: The configuration's [data] table.
         seed: Seed of everything that is drawn into the library.
+        channels: Of its pictures: 1 for luma, 3 for RGB.
 
     Raises:
         OpenError: A folder is missing or empty.
     """
     pairs = _require_folders(data, config)
-    folder = cache / _key(data, config, pairs, seed)
+    folder = cache / _key(data, config, pairs, seed, channels)
     if not (folder / "index.json").is_file():
         _log.info("making the library %s (once)", folder)
         with LibraryWriter(folder) as writer:
-            _Maker(data, writer, config, seed).make(pairs)
+            _Maker(data, writer, config, seed, channels).make(pairs)
     return Library(folder)
 
 
-def _key(data: Path, config: DataConfig, pairs: Sequence[PairedPicture], seed: int) -> str:
+def _key(
+    data: Path, config: DataConfig, pairs: Sequence[PairedPicture], seed: int, channels: int
+) -> str:
     paths = [
         path
         for name in (*config.clips, *config.stills, *config.layers)
@@ -126,6 +131,7 @@ def _key(data: Path, config: DataConfig, pairs: Sequence[PairedPicture], seed: i
         config.turned_layers,
         seed,
         files,
+        *([channels] if channels > 1 else []),
     ]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
 
@@ -224,8 +230,10 @@ def add_layers(
 class _Maker:
     """Fills a library from a data folder."""
 
-    def __init__(self, data: Path, writer: LibraryWriter, config: DataConfig, seed: int) -> None:
-        self._data, self._config = data, config
+    def __init__(
+        self, data: Path, writer: LibraryWriter, config: DataConfig, seed: int, channels: int
+    ) -> None:
+        self._data, self._config, self._channels = data, config, channels
         self._rng = np.random.default_rng([seed, 0x6C6962])
         self._add = writer.add
         self._writer = writer
@@ -276,13 +284,13 @@ class _Maker:
     def _stills(self) -> None:
         for folder in self._config.stills:
             paths = pictures.list_files(self._data / folder, pictures.PICTURE_SUFFIXES)
-            for path, luma in pictures.readable(paths):
-                self._add("still", path.name, luma)
+            for path, planes in pictures.readable_planes(paths, self._channels):
+                self._add("still", path.name, planes)
 
     def _pairs(self, pairs: Iterable[PairedPicture]) -> None:
         for pair in pairs:
             try:
-                rainy, clean = map(pictures.luma_codes, pair.read_rgb())
+                rainy, clean = (pictures.planes_of(rgb, self._channels) for rgb in pair.read_rgb())
             except OpenError as error:
                 _log.warning("skipped pair %s: %s", pair.name, error)
                 continue

@@ -32,7 +32,7 @@ _PAN_MARGIN_PX = 40
 
 @dataclass(frozen=True)
 class Batch:
-    """Input and target of one step.
+    """Input and target of one step of a network of luma.
 
     Attributes:
         window: (N, 3, crop, crop) float32, studio-range luma code / 255, frames t-1, t, t+1, the outer ones

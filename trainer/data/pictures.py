@@ -89,8 +89,19 @@ def readable(
         _log.warning("skipped %d unreadable pictures in all", skipped)
 
 
+def readable_planes(paths: Iterable[Path], channels: int) -> Iterator[tuple[Path, Codes]]:
+    """Yield (path, planes) of every picture that can be read; see `readable` and `planes_of`."""
+    for path, rgb in readable(paths, read_rgb):
+        yield path, planes_of(rgb, channels)
+
+
+def planes_of(rgb: Codes, channels: int) -> Codes:
+    """Return (1, height, width) luma codes or (3, height, width) R, G, B of a picture (height, width, 3)."""
+    return luma_codes(rgb)[None] if channels == 1 else np.ascontiguousarray(rgb.transpose(2, 0, 1))
+
+
 def through_jpeg(picture: Codes, *, quality: int) -> Codes:
-    """Encode a luma picture as JPEG and decode it again."""
+    """Encode a picture, (height, width) luma or (height, width, 3) RGB, as JPEG and decode it again."""
     target = BytesIO()
     Image.fromarray(picture).save(target, "jpeg", quality=quality)
     return np.asarray(Image.open(target))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,7 +164,7 @@ def _key(data: Path, files: dict[str, list[Path]], config: UnpairedConfig, chann
 
 def _add_domain(writer: LibraryWriter, kind: str, paths: Sequence[Path], crop_px: int, channels: int) -> None:
     extended = 0
-    for path, picture in _planes(paths, channels):
+    for path, picture in pictures.readable_planes(paths, channels):
         whole = at_least(picture, crop_px)
         extended += whole is not picture
         writer.add(kind, path.name, whole)
@@ -176,15 +176,6 @@ def _add_domain(writer: LibraryWriter, kind: str, paths: Sequence[Path], crop_px
             kind,
             crop_px,
         )
-
-
-def _planes(paths: Sequence[Path], channels: int) -> Iterator[tuple[Path, Codes]]:
-    """(channels, height, width) of every picture that can be read."""
-    if channels == 1:
-        yield from ((path, luma[None]) for path, luma in pictures.readable(paths))
-        return
-    for path, rgb in pictures.readable(paths, pictures.read_rgb):
-        yield path, rgb.transpose(2, 0, 1)
 
 
 def _require_both(library: Library, data: Path, config: UnpairedConfig) -> None:

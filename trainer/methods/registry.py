@@ -16,6 +16,7 @@ from trainer.config import TRANSLATION, TrainConfig
 from trainer.data.library import open_library, open_pseudo
 from trainer.data.loader import Maker
 from trainer.data.paired import BatchMaker
+from trainer.data.picture_pairs import PicturePairMaker
 from trainer.data.unpaired import UnpairedMaker, open_domains
 from trainer.methods.supervised import Supervised
 from trainer.methods.teacher import load_teacher
@@ -73,6 +74,9 @@ def open_maker(config: TrainConfig, data: Path, cache: Path) -> Maker[Any]:
     if config.method == TRANSLATION:
         library = open_domains(data, cache, config.unpaired, channels=channels_of(config), seed=config.seed)
         return UnpairedMaker(library, config.unpaired, batch=config.batch, seed=config.seed)
+    if channels_of(config) == 3:
+        library = open_library(data, cache, config.data, seed=config.seed, channels=3)
+        return PicturePairMaker(library, config.data, batch=config.batch, seed=config.seed)
     library = open_library(data, cache, config.data, seed=config.seed)
     pseudo = open_pseudo(Path(config.pseudo), cache) if config.pseudo else None
     return BatchMaker(library, config.data, batch=config.batch, seed=config.seed, pseudo=pseudo)

@@ -11,9 +11,11 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from streamderain.nets.network import Network
 from trainer.checkpoint import TrainState
 from trainer.config import PhaseConfig, TrainConfig
 from trainer.data.paired import Batch
+from trainer.data.picture_pairs import PictureBatch
 from trainer.losses import LOSSES
 from trainer.methods.optimise import follow, learning_rate, set_rate, update, weighted_sum
 from trainer.networks.quantisation_aware import Int8Planes
@@ -43,10 +45,14 @@ class Supervised:
         )
         average.to(fabric.device)
         self.state = TrainState({"network": self._network, "average": average}, {"optimiser": optimiser})
-        planes = Int8Planes(self._network, self.state.extra)
-        self._side, self._optimiser = fabric.setup(_Side(planes), optimiser)
+        side: nn.Module
+        if self._network.channels == 1:
+            side = _Side(Int8Planes(self._network, self.state.extra))
+        else:
+            side = _PictureSide(self._network)
+        self._side, self._optimiser = fabric.setup(side, optimiser)
 
-    def step(self, parts: Sequence[Batch]) -> dict[str, float]:
+    def step(self, parts: Sequence[Batch | PictureBatch]) -> dict[str, float]:
         """Make one optimiser step: forward, losses, backward, update, average.
 
         Args:
@@ -76,25 +82,34 @@ class Supervised:
         return {name: float(value) for name, value in sums.items()} | {"rate": rate, "norm": float(norm)}
 
     @torch.no_grad()
-    def sheet(self, batch: Batch) -> Codes:
+    def sheet(self, batch: Batch | PictureBatch) -> Codes:
         """Draw a picture to look at: the first samples' rainy | output | clean, of the averaged network."""
-        device, average = self._fabric.device, self.state.average
-        count = min(4, len(batch.window))
-        window = torch.from_numpy(batch.window[:count]).to(device)
-        output = average.clean_planes(window, torch.from_numpy(batch.validity[:count]).to(device))
-        strips = torch.cat([window[:, 1:2], output, torch.from_numpy(batch.target[:count]).to(device)], dim=3)
-        codes: Codes = (strips.flatten(0, 2) * 255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-        return codes
+        average, count = self.state.average, min(4, len(batch.target))
+        if isinstance(batch, PictureBatch):
+            rainy, target = (self._sent(a[:count]) for a in (batch.rainy, batch.target))
+            output = average.clean(rainy[:, None], rainy.new_zeros(count, 2))
+        else:
+            arrays = (batch.window, batch.validity, batch.target)
+            window, validity, target = (self._sent(a[:count]) for a in arrays)
+            rainy, output = window[:, 1:2], average.clean_planes(window, validity)
+        strips = torch.cat([rainy, output, target], dim=3).permute(0, 2, 3, 1).flatten(0, 1)
+        codes: Codes = (strips * 255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        return codes if codes.shape[2] == 3 else codes[:, :, 0]
 
-    def _losses(self, batch: Batch, phase: PhaseConfig) -> dict[str, Tensor]:
-        device = self._fabric.device
-        arrays = (batch.window, batch.validity, batch.target)
-        window, validity, target = (torch.from_numpy(a).to(device, non_blocking=True) for a in arrays)
+    def _sent(self, array: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(array).to(self._fabric.device, non_blocking=True)
+
+    def _losses(self, batch: Batch | PictureBatch, phase: PhaseConfig) -> dict[str, Tensor]:
+        losses: dict[str, Tensor]
+        if isinstance(batch, PictureBatch):
+            losses = self._side(self._sent(batch.rainy), self._sent(batch.target), phase)
+            return losses
+        window, validity, target = map(self._sent, (batch.window, batch.validity, batch.target))
         teachers = None
         if phase.losses.get("distillation"):
             assert self._teacher is not None
             teachers = self._teacher(window, validity)
-        losses: dict[str, Tensor] = self._side(window, validity, target, teachers, phase)
+        losses = self._side(window, validity, target, teachers, phase)
         return losses
 
 
@@ -115,3 +130,16 @@ class _Side(nn.Module):
             )
             for name in phase.losses
         }
+
+
+class _PictureSide(nn.Module):
+    """The same for a network of RGB, which sees one picture at a time."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, rainy: Tensor, target: Tensor, phase: PhaseConfig) -> dict[str, Tensor]:
+        translated, _ = self.network.translate(2.0 * rainy - 1.0, ())
+        output = (translated + 1.0) / 2.0
+        return {name: LOSSES[name](output, target) for name in phase.losses}

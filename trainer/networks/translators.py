@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from streamderain.nets.fast import FastNet
-from streamderain.nets.generator import Generator
+from streamderain.nets.generator import Generator, ResidualGenerator
 from streamderain.nets.network import Network
 from trainer.config import NetworkConfig
 
@@ -40,8 +40,9 @@ class Translator:
 
 def new_network(config: NetworkConfig) -> Network:
     """Make a network with fresh weights."""
-    if config.family == Generator.family:
-        return Generator(width=config.width, blocks=config.blocks)
+    for family in (Generator, ResidualGenerator):
+        if config.family == family.family:
+            return family(width=config.width, blocks=config.blocks)
     return FastNet(width=config.width, middle_width=config.middle_width, middle_layers=config.middle_layers)
 
 
