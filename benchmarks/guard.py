@@ -333,7 +333,7 @@ def _alignment(cleanup: ExitStack) -> tuple[Work, Work]:
 def _network_gmac() -> float:
     """Return billions of multiply-accumulates for a frame: a slower model shows here, and in no ratio."""
     model = load_model("dcd-lite")
-    network = load_core(model.family, model.file("weights"))
+    network = load_core(model.family, model.paths("weights"))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.clean(torch.zeros(1, 3, network.channels, 720, 1280), torch.ones(1, 2))
     return round(counter.get_total_flops() / 2e9, 2)

@@ -36,7 +36,18 @@ Planes = tuple[Plane, ...]
 
 Matrix = Literal["bt601", "bt709", "bt2020"]
 
+_LUMA_WEIGHTS: dict[Matrix, tuple[float, float, float]] = {
+    "bt601": (0.299, 0.587, 0.114),
+    "bt709": (0.2126, 0.7152, 0.0722),
+    "bt2020": (0.2627, 0.6780, 0.0593),
+}
+
 _HD_LINES = 720
+
+
+def luma_weights(matrix: Matrix) -> tuple[float, float, float]:
+    """Return the shares of R, G and B in luma (ITU-R BT.601-7, BT.709-6, BT.2020-2)."""
+    return _LUMA_WEIGHTS[matrix]
 
 
 def customary_matrix(height: int) -> Matrix:

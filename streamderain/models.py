@@ -28,13 +28,15 @@ class ModelFile:
     Attributes:
         path: Where it lies.
         sha256: What its content must hash to, in hexadecimal.
+        parts: Further files that belong to it: more shards of weights, or those a graph points into.
     """
 
     path: Path
     sha256: str
+    parts: tuple[ModelFile, ...] = ()
 
-    def verified(self) -> Path:
-        """Return the path after comparing the content with the checksum.
+    def verified(self) -> tuple[Path, ...]:
+        """Return its path and its parts' after comparing the content with the checksums.
 
         Raises:
             ModelError: The file cannot be read.
@@ -52,7 +54,7 @@ class ModelFile:
                 f"the model file {self.path} is not the one its card describes (sha256 {found[:12]}..., "
                 f"expected {self.sha256[:12]}...); restore the file or reinstall streamderain"
             )
-        return self.path
+        return (self.path, *(path for part in self.parts for path in part.verified()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,10 @@ class ModelCard:
         after: How many later frames it reads: the look-ahead of a session.
         block: Edge in pixels of the blocks that planes are unshuffled into before the core; 1 for none.
         multiple: Width and height are padded to a multiple of this many pixels.
+        least_px: And to at least so many.
         tileable: False where the network's statistics span the frame, so that it must not be cut in tiles.
+        bytes_per_px: Memory that a frame takes while it is computed, for each of its pixels; 0 where that
+            never matters.
         licence: SPDX identifier of the weights' licence.
         summary: One sentence for `models list`.
         folder: Where the card lies.
@@ -129,7 +134,9 @@ class ModelCard:
     after: int
     block: int
     multiple: int
+    least_px: int
     tileable: bool
+    bytes_per_px: int
     licence: str
     summary: str
     folder: Path
@@ -141,7 +148,11 @@ class ModelCard:
     scores: tuple[Score, ...]
 
     def file(self, name: str) -> Path:
-        """Return the verified path of one of the model's files.
+        """Return the first of `paths`."""
+        return self.paths(name)[0]
+
+    def paths(self, name: str) -> tuple[Path, ...]:
+        """Return the verified paths of one of the model's files and of the parts that belong to it.
 
         Args:
             name: A precision (`"f32"`, `"int8"`) or `"weights"`.
@@ -161,6 +172,11 @@ class ModelCard:
     def sha256(self) -> str:
         """The checksum of the weights: names the model in reports, whatever precision runs."""
         return self.files["weights"].sha256
+
+
+def _file(folder: Path, row: Mapping[str, Any]) -> ModelFile:
+    parts = tuple(_file(folder, part) for part in row.get("parts", ()))
+    return ModelFile(folder / row["path"], row["sha256"], parts)
 
 
 def _score(row: Mapping[str, Any]) -> Score:
@@ -200,13 +216,13 @@ def read_card(folder: Path) -> ModelCard:
             after=table["after"],
             block=table["block"],
             multiple=table["multiple"],
+            least_px=table.get("least_px", 1),
             tileable=table["tileable"],
+            bytes_per_px=table.get("bytes_per_px", 0),
             licence=table["licence"],
             summary=table["summary"],
             folder=folder,
-            files={
-                key: ModelFile(folder / row["path"], row["sha256"]) for key, row in table["files"].items()
-            },
+            files={key: _file(folder, row) for key, row in table["files"].items()},
             alignment=_alignment(table),
             flow=FlowCells(**table.get("flow", {})),
             default_precision=table["default_precision"],

@@ -105,6 +105,10 @@ class EncodeOptions:
         return partial(EncodeOptions, **{**values, "extra": dict(self.extra)}), ()
 
 
+LEAST_MAX_SIZE = 64
+"""Below this many pixels nothing of a frame is left to see."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """Which model removes the rain, and on what.
@@ -117,6 +121,8 @@ class EngineOptions:
         strength: How much of the found rain is taken away, 0 (nothing) to 1 (all).
         alignment: `"auto"` warps neighbouring frames onto the current one where the model wants that; `"off"`
             never does, for comparison.
+        max_size: Longest side, px, at which a model that looks at whole frames sees them: larger ones are
+            shrunk for it, and what it changes is enlarged again. 0 for their own size.
         threads: Processor threads the engine may use; 0 for all this process may run on.
     """
 
@@ -126,6 +132,7 @@ class EngineOptions:
     precision: str = "auto"
     strength: float = 1.0
     alignment: str = "auto"
+    max_size: int = 0
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -134,6 +141,11 @@ class EngineOptions:
             raise ConfigError(f"strength must lie in 0..1, not {self.strength}")
         if self.alignment not in ("auto", "off"):
             raise ConfigError(f"alignment must be auto or off, not {self.alignment!r}")
+        if self.max_size < 0 or 0 < self.max_size < LEAST_MAX_SIZE:
+            raise ConfigError(
+                f"max-size must be 0 (frames as they are) or at least {LEAST_MAX_SIZE} px, "
+                f"not {self.max_size}"
+            )
         if self.threads < 0:
             raise ConfigError(f"threads must be 0 (all) or more, not {self.threads}")
 

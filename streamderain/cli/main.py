@@ -124,6 +124,12 @@ _ENGINE_SETTINGS: _Options = (
         show_default=True,
         help="off leaves neighbouring frames where they are: for comparison, where the camera stands still.",
     ),
+    click.option(
+        "--max-size",
+        default=0,
+        metavar="PX",
+        help="Longest side at which a model of whole frames, such as dcd-gan, sees them; 0 for their own.",
+    ),
 )
 
 _ENCODER: _Options = (

@@ -1,13 +1,19 @@
-"""Export the core of the fast network to ONNX, with free batch and size."""
+"""Export the cores of networks to ONNX, with free sizes."""
 
 from __future__ import annotations
 
+import json
+import struct
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from streamderain.nets.fast import BLOCK, PARTS, PRIOR_BLOCKS, Answer
+from streamderain.nets.generator import Generator, RgbCore
 from streamderain.nets.network import Network
 
 OPSET = 18
@@ -34,9 +40,7 @@ def export_core(network: Network, path: Path) -> None:
     rows = 2 * torch.export.Dim("rows", min=1, max=4096)
     columns = 2 * torch.export.Dim("columns", min=1, max=4096)
     plane = {0: batch, 2: rows, 3: columns}
-    with warnings.catch_warnings():
-        # The exporter tells us that equal axes share one name, which is what we asked for.
-        warnings.filterwarnings("ignore", message=".*axis name.*will not be used.*")
+    with _quiet_exporter():
         program = torch.onnx.export(
             network,
             (blocks, prior, validity),
@@ -52,20 +56,102 @@ def export_core(network: Network, path: Path) -> None:
     _name_axes(path)
 
 
-def _name_axes(path: Path) -> None:
-    """Call the free axes batch, rows and columns: not every reader takes the exporter's `2*rows`."""
+def export_rgb_core(network: Generator, path: Path, weights: Sequence[Path]) -> None:
+    """Write the core of a generator as an ONNX file with dynamic height and width, without its weights.
+
+    Input: `picture` (1, 3, height, width), float32 R, G, B in 0..1, sizes multiples of the network's, at
+    least 16. Output: `change`, the same shape; see `streamderain.nets.generator.RgbCore`. The graph reads the
+    weights where they lie already, in half precision, and computes in float32.
+
+    Args:
+        network: A generator, in float32.
+        path: Target, in the folder of the weights.
+        weights: Safetensors files that together hold the network's parameters as float16.
+    """
+    # Reflection at a quarter of the size needs two samples there.
+    rows = 4 * torch.export.Dim("rows", min=2, max=8192)
+    columns = 4 * torch.export.Dim("columns", min=2, max=8192)
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            RgbCore(network.eval()),
+            (torch.zeros(1, 3, 64, 96),),
+            input_names=["picture"],
+            output_names=["change"],
+            dynamic_shapes={"picture": {2: rows, 3: columns}},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path), external_data=False)
+    _name_axes(path, weights)
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # The exporter tells us that equal axes share one name, which is what we asked for.
+        warnings.filterwarnings("ignore", message=".*axis name.*will not be used.*")
+        yield
+
+
+def _name_axes(path: Path, weights: Sequence[Path] = ()) -> None:
+    """Call the free axes batch, rows and columns: not every reader takes the exporter's `2*rows`.
+
+    Weights that lie in safetensors files are taken out of the graph, which then points there.
+    """
     import onnx  # part of the extra [train], not needed to run networks
 
     model = onnx.load(str(path))
     for value in (*model.graph.input, *model.graph.output):
         for axis in value.type.tensor_type.shape.dim:
             if axis.HasField("dim_param"):
-                axis.dim_param = axis.dim_param.removeprefix("2*")
+                axis.dim_param = axis.dim_param.lstrip("24*")
     # Shapes in between are recomputed by every runtime, and would still carry the old names.
     del model.graph.value_info[:]
     # The exporter notes where each node stood in the source, with the paths of the machine it ran on.
     del model.graph.metadata_props[:]
     for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del part.metadata_props[:]
-    onnx.checker.check_model(model)
+    _point_to(model, {name: place for file in weights for name, place in _places(file).items()})
     onnx.save(model, str(path))
+    onnx.checker.check_model(str(path))  # by path: the checker looks for outside weights beside it
+
+
+def _point_to(model: Any, places: Mapping[str, tuple[str, int, int]]) -> None:
+    """Replace parameters by float16 ones outside the graph, converted where they are read.
+
+    Args:
+        model: Changed in place.
+        places: File name, first byte and length of each parameter by its name in the network.
+    """
+    from onnx import TensorProto, helper
+
+    left = dict(places)
+    conversions = []
+    for tensor in model.graph.initializer:
+        name = tensor.name.removeprefix("network.")
+        if name not in left:
+            continue
+        file, offset, length = left.pop(name)
+        conversions.append(helper.make_node("Cast", [name], [tensor.name], to=TensorProto.FLOAT))
+        outside = TensorProto(name=name, data_type=TensorProto.FLOAT16, dims=tensor.dims)
+        outside.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", file), ("offset", offset), ("length", length)):
+            outside.external_data.add(key=key, value=str(value))
+        tensor.CopyFrom(outside)
+    assert not left, f"the exporter renamed {', '.join(left)}"
+    for node in reversed(conversions):
+        model.graph.node.insert(0, node)
+
+
+def _places(file: Path) -> dict[str, tuple[str, int, int]]:
+    """Return where each tensor of a safetensors file lies: the file's name, first byte and length."""
+    with file.open("rb") as opened:
+        (size,) = struct.unpack("<Q", opened.read(8))
+        header = json.loads(opened.read(size))
+    header.pop("__metadata__", None)
+    return {
+        name: (file.name, 8 + size + row["data_offsets"][0], row["data_offsets"][1] - row["data_offsets"][0])
+        for name, row in header.items()
+    }

@@ -147,6 +147,20 @@ class ResidualGenerator(Generator):
         return picture + REACH * contrast(picture) * answer
 
 
+class RgbCore(nn.Module):
+    """A generator as adapters read it: R, G, B in 0..1 in, and what must be added to them out, unclipped."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Return the change of pictures, both (N, 3, H, W)."""
+        rainy = 2.0 * picture - 1.0
+        translated, _ = self.network.translate(rainy, ())
+        return (translated - rainy) / 2.0
+
+
 def contrast(picture: Tensor) -> Tensor:
     """Return the root mean square, over pixels and colours, of the difference from each colour's mean.
 

@@ -33,6 +33,7 @@ class SessionOptions:
         causal: True never waits for later frames: their place is a copy of the current one, marked invalid.
         strength: How much of the found rain is taken away, 0..1.
         alignment: False leaves neighbours where they are, also for models that want them warped.
+        max_size: Longest side, px, at which a model that looks at whole frames sees them; 0 for their own.
         trace: Receives how long copies and the network take, in seconds of each emitted frame.
     """
 
@@ -40,13 +41,20 @@ class SessionOptions:
     causal: bool = False
     strength: float = 1.0
     alignment: bool = True
+    max_size: int = 0
     trace: Trace | None = None
 
     @classmethod
     def of(cls, options: EngineOptions, *, depth: int = 0, trace: Trace | None = None) -> SessionOptions:
         """Return what the options of an engine say of its sessions."""
         aligned = options.alignment != "off"
-        return cls(depth=depth, strength=options.strength, alignment=aligned, trace=trace)
+        return cls(
+            depth=depth,
+            strength=options.strength,
+            alignment=aligned,
+            max_size=options.max_size,
+            trace=trace,
+        )
 
 
 class Session(Closable):

@@ -30,10 +30,12 @@ from streamderain.runtime.adapters.luma_openvino import (
     adapted_core,
     current_name,
 )
+from streamderain.runtime.adapters.rgb_openvino import adapted_rgb_core, component_name
 from streamderain.runtime.base import Engine, Session, SessionOptions
 from streamderain.runtime.blocks import block_means, extended, from_blocks, to_blocks
+from streamderain.runtime.luma_session import LumaFrame, LumaSession
+from streamderain.runtime.rgb_session import RgbSession, require_memory
 from streamderain.runtime.window import WindowFrames
-from streamderain.runtime.windowed import LumaFrame, LumaSession
 
 _Prepared = tuple[Planes, list[Plane]]
 
@@ -57,35 +59,32 @@ class OpenVinoEngine(Engine):
     name = "openvino"
 
     def __init__(self, model: ModelCard, *, device: str, precision: str, threads: int) -> None:
-        if model.input != "luma":
-            raise PlanBuildError(
-                f"the model {model.name} reads {model.input} and the openvino engine handles luma models; "
-                "choose another with --model (streamderain models list)"
-            )
         self.model = model
         self.precision = model.default_precision.get(self.name, "f32") if precision == "auto" else precision
         self.threads = threads or len(os.sched_getaffinity(0))
-        self.streams = min(self.threads, MAX_STREAMS)
+        # Large networks keep all threads busy with one frame, and another would take as much memory again.
+        self.streams = 1 if model.input == "rgb" else min(self.threads, MAX_STREAMS)
         self._core = ov.Core()
         self._device = "CPU" if device in ("auto", "cpu") else device
-        self._compiled: dict[Geometry, Any] = {}
+        self._compiled: dict[tuple[Geometry, int], Any] = {}
         self._require_device()
         self.device = f"{self._device} ({self._core.get_property(self._device, 'FULL_DEVICE_NAME')})"
         self._path = model.file("f32" if self.precision == "bf16" else self.precision)
 
     def session(self, geometry: Geometry, options: SessionOptions | None = None) -> Session:
         """See `Engine.session`. The compiled graph of the last geometries is kept."""
-        if geometry not in self._compiled:
+        options = options or SessionOptions()
+        if self.model.input == "rgb" and self._device == "CPU":
+            require_memory(self.model, geometry, max_size=options.max_size, device=self._device)
+        key = (geometry, options.max_size)
+        if key not in self._compiled:
             while len(self._compiled) >= 2:
                 self._compiled.pop(next(iter(self._compiled)))
-            self._compiled[geometry] = self._compile(geometry)
-        return _OpenVinoSession(
-            self.model,
-            geometry,
-            options or SessionOptions(),
-            compiled=self._compiled[geometry],
-            requests=self.streams,
-        )
+            self._compiled[key] = self._compile(geometry, options.max_size)
+        compiled = self._compiled[key]
+        if self.model.input == "rgb":
+            return _OpenVinoRgbSession(self.model, geometry, options, compiled=compiled)
+        return _OpenVinoSession(self.model, geometry, options, compiled=compiled, requests=self.streams)
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -104,7 +103,7 @@ class OpenVinoEngine(Engine):
                 f"the {self._device} device computes no bf16 in hardware; use --precision int8 or f32"
             )
 
-    def _compile(self, geometry: Geometry) -> Any:
+    def _compile(self, geometry: Geometry, max_size: int) -> Any:
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": self.threads,
@@ -115,7 +114,11 @@ class OpenVinoEngine(Engine):
         if self._device != "CPU":
             settings = {"PERFORMANCE_HINT": "THROUGHPUT"}
         try:
-            graph = adapted_core(self._core.read_model(self._path), model=self.model, geometry=geometry)
+            core = self._core.read_model(self._path)
+            if self.model.input == "rgb":
+                graph = adapted_rgb_core(core, model=self.model, geometry=geometry, max_size=max_size)
+            else:
+                graph = adapted_core(core, model=self.model, geometry=geometry)
             return self._core.compile_model(graph, self._device, settings)
         except (RuntimeError, MemoryError) as error:
             size = f"{geometry.width}x{geometry.height}"
@@ -196,3 +199,24 @@ class _OpenVinoSession(LumaSession):
             )
             for component in result
         )
+
+
+class _OpenVinoRgbSession(RgbSession):
+    """Runs whole planes through a compiled graph, one frame at a time."""
+
+    def __init__(
+        self, model: ModelCard, geometry: Geometry, options: SessionOptions, *, compiled: Any
+    ) -> None:
+        super().__init__(model, geometry, options, workers=1)
+        self._request = compiled.create_infer_request()
+        self._request.get_tensor(STRENGTH).data[:] = self.strength
+
+    @contextmanager
+    def _inferred(self, prepared: Planes, validity: tuple[float, ...]) -> Iterator[list[Plane]]:
+        for number, plane in enumerate(prepared):
+            self._request.get_tensor(component_name(number)).data[0, 0] = plane
+        self._request.infer()
+        yield [self._request.get_output_tensor(c).data[0, 0] for c in range(self.components)]
+
+    def _copy_out(self, result: list[Plane]) -> Planes:
+        return self._shifted(plane.copy() for plane in result)

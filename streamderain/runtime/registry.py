@@ -80,13 +80,18 @@ def open_engine(options: EngineOptions | None = None) -> Engine:
         The engine, whose `reason` says why it was chosen.
 
     Raises:
-        ConfigError: No engine of that name.
+        ConfigError: No engine of that name, or a largest size for a model that needs none.
         EngineUnavailable: It is not installed, or has no such device.
         ModelError: The model is not there, or its files cannot be used.
     """
     options = options or EngineOptions()
     chosen, reason = _choose(options.engine)
     model = load_model(options.model)
+    if options.max_size and model.tileable:
+        raise ConfigError(
+            f"the model {model.name} takes frames of any size as they are; leave out --max-size, which is "
+            "for models that look at whole frames at once, such as dcd-gan"
+        )
     module, _, class_name = ENGINES[chosen].location.partition(":")
     try:
         engine_class = getattr(importlib.import_module(module), class_name)

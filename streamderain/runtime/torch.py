@@ -11,15 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamderain.errors import DeviceMemoryError, EngineUnavailable, PlanBuildError
+from streamderain.errors import DeviceMemoryError, EngineUnavailable
 from streamderain.frame import Geometry, Plane, Planes
 from streamderain.models import ModelCard
 from streamderain.nets.families import load_core
+from streamderain.nets.generator import RgbCore
 from streamderain.runtime.adapters.luma import luma_scale
 from streamderain.runtime.adapters.luma_torch import LumaAdapter
+from streamderain.runtime.adapters.rgb import padded_size, resamplings, rgb_scale
+from streamderain.runtime.adapters.rgb_torch import RgbAdapter
 from streamderain.runtime.base import Engine, Session, SessionOptions
+from streamderain.runtime.luma_session import LumaFrame, LumaSession
+from streamderain.runtime.rgb_session import RgbSession, require_memory
 from streamderain.runtime.window import WindowFrames
-from streamderain.runtime.windowed import LumaFrame, LumaSession
 
 Codes = NDArray[np.float32]
 
@@ -40,11 +44,6 @@ class TorchEngine(Engine):
     name = "torch"
 
     def __init__(self, model: ModelCard, *, device: str, precision: str, threads: int) -> None:
-        if model.input != "luma":
-            raise PlanBuildError(
-                f"the model {model.name} reads {model.input} and the torch engine handles luma models; "
-                "choose another with --model (streamderain models list)"
-            )
         self.model = model
         self.precision = "f32" if precision == "auto" else precision
         if self.precision not in ("f32", "bf16"):
@@ -56,10 +55,12 @@ class TorchEngine(Engine):
         self.device = _describe(self._device)
         if threads and self._device.type == "cpu":
             torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
-        self._core = load_core(model.family, model.file("weights")).to(self._device).eval()
+        self._core = load_core(model.family, model.paths("weights")).to(self._device).eval()
 
     def session(self, geometry: Geometry, options: SessionOptions | None = None) -> Session:
         """See `Engine.session`."""
+        if self.model.input == "rgb":
+            return self._rgb_session(geometry, options or SessionOptions())
         adapter = LumaAdapter(
             self._core,
             scale=luma_scale(geometry),
@@ -75,6 +76,18 @@ class TorchEngine(Engine):
             device=self._device,
             precision=self.precision,
         )
+
+    def _rgb_session(self, geometry: Geometry, options: SessionOptions) -> Session:
+        if self._device.type == "cpu":
+            require_memory(self.model, geometry, max_size=options.max_size, device=self.device)
+        adapter = RgbAdapter(
+            RgbCore(self._core),
+            scale=rgb_scale(geometry),
+            resamplings=resamplings(geometry, options.max_size),
+            size=padded_size(self.model, geometry, options.max_size),
+            bf16=self.precision == "bf16",
+        )
+        return _TorchRgbSession(self.model, geometry, options, adapter=adapter, device=self._device)
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -114,10 +127,7 @@ class _TorchSession(LumaSession):
                 torch.tensor([validity]),
             )
         except torch.OutOfMemoryError as error:
-            raise DeviceMemoryError(
-                f"frames of {self.geometry.width}x{self.geometry.height} do not fit into the memory of "
-                f"{self._device}; scale the video down first, or use --device cpu"
-            ) from error
+            raise _too_large(self.geometry, self._device) from error
         yield list(result.astype(self.geometry.dtype))
 
     @torch.inference_mode()
@@ -129,8 +139,44 @@ class _TorchSession(LumaSession):
         return clean.float().cpu().numpy()
 
     def _copy_out(self, result: list[Plane]) -> Planes:
-        shift = self.geometry.shift
-        return tuple(plane << shift if shift else plane for plane in result)
+        return self._shifted(result)
+
+
+class _TorchRgbSession(RgbSession):
+    """Runs whole planes through the adapter, one frame at a time."""
+
+    def __init__(
+        self,
+        model: ModelCard,
+        geometry: Geometry,
+        options: SessionOptions,
+        *,
+        adapter: RgbAdapter,
+        device: torch.device,
+    ) -> None:
+        super().__init__(model, geometry, options, workers=1)
+        self._adapter = adapter
+        self._device = device
+
+    @contextmanager
+    def _inferred(self, prepared: Planes, validity: tuple[float, ...]) -> Iterator[list[Plane]]:
+        try:
+            with torch.inference_mode():
+                sent = [torch.from_numpy(p.astype(np.float32)).to(self._device) for p in prepared]
+                clean = [plane.cpu().numpy() for plane in self._adapter(sent, self.strength)]
+        except torch.OutOfMemoryError as error:
+            raise _too_large(self.geometry, self._device) from error
+        yield [plane.astype(self.geometry.dtype) for plane in clean]
+
+    def _copy_out(self, result: list[Plane]) -> Planes:
+        return self._shifted(result)
+
+
+def _too_large(geometry: Geometry, device: torch.device) -> DeviceMemoryError:
+    return DeviceMemoryError(
+        f"frames of {geometry.width}x{geometry.height} do not fit into the memory of {device}; use "
+        "--device cpu, scale the video down first, or (models that look at whole frames) give --max-size"
+    )
 
 
 def _torch_device(device: str) -> torch.device:

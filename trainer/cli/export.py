@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from trainer.data.paired import Batch
+    from trainer.export.model_folder import Trained
 
 
 @click.command()
@@ -37,27 +42,33 @@ def export(
     version: str,
     name: str,
 ) -> None:
-    """Export a run's averaged network as a model folder, int8 included."""
-    from trainer.data.library import open_library
-    from trainer.data.paired import BatchMaker
+    """Export a run's averaged network as a model folder; the fast network's with int8."""
     from trainer.evaluation.cases import VideoPlan, all_cases
     from trainer.evaluation.derainers import load_clean
     from trainer.evaluation.scores import score, table
-    from trainer.export.card import PRECISIONS, add_scores
+    from trainer.export.card import add_scores
+    from trainer.export.kinds import kind_of
     from trainer.export.model_folder import export_model, load_trained
 
     trained = load_trained(run_folder, earlier=earlier)
-    config = trained.config
-    library = open_library(data, cache or run_folder / "cache", config.data, seed=config.seed)
-    # Another seed than training's: the ranges must hold for crops the network has not fitted.
-    maker = BatchMaker(library, config.data, batch=16, seed=config.seed + 1000)
-    summary = "Fast deraining of video luma from three frames; int8 on CPUs."
-    batches = [maker.batch(i) for i in range(20)]
-    export_model(trained, folder, batches, name=name, version=version, summary=summary, note=note)
+    kind = kind_of(trained.network)
+    batches = _calibration(trained, data, cache or run_folder / "cache") if "int8" in kind.precisions else []
+    export_model(trained, folder, batches, name=name, version=version, note=note)
     if validation is not None:
         # Made once: x264 does not give the same bytes twice, and precisions are compared on equal pictures.
         cases = list(all_cases(validation, VideoPlan()))
-        rows = {precision: score(cases, load_clean(folder, precision=precision)) for precision in PRECISIONS}
+        rows = {p: score(cases, load_clean(folder, precision=p)) for p in kind.precisions}
         add_scores(folder, {p: [r.as_dict() for r in found] for p, found in rows.items()})
         for precision, found in rows.items():
             click.echo(f"{precision}\n{table(found)}")
+
+
+def _calibration(trained: Trained, data: Path, cache: Path) -> list[Batch]:
+    from trainer.data.library import open_library
+    from trainer.data.paired import BatchMaker
+
+    config = trained.config
+    library = open_library(data, cache, config.data, seed=config.seed)
+    # Another seed than training's: the ranges must hold for crops the network has not fitted.
+    maker = BatchMaker(library, config.data, batch=16, seed=config.seed + 1000)
+    return [maker.batch(i) for i in range(20)]

@@ -110,9 +110,7 @@ def open_library(data: Path, cache: Path, config: DataConfig, *, seed: int, chan
     return Library(folder)
 
 
-def _key(
-    data: Path, config: DataConfig, pairs: Sequence[PairedPicture], seed: int, channels: int
-) -> str:
+def _key(data: Path, config: DataConfig, pairs: Sequence[PairedPicture], seed: int, channels: int) -> str:
     paths = [
         path
         for name in (*config.clips, *config.stills, *config.layers)

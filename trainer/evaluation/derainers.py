@@ -12,7 +12,6 @@ from streamderain.errors import ConfigError, EngineUnavailable, ModelNotFound
 from streamderain.frame import Geometry, Planes, customary_matrix
 from streamderain.models import CARD_NAME, FlowCells, ModelCard, ModelFile, read_card
 from streamderain.nets.fast import BLOCK, FastNet
-from streamderain.nets.generator import Generator
 from streamderain.options import EngineOptions
 from streamderain.runtime.base import Engine, SessionOptions
 from trainer.checkpoint import checkpoint_path, is_checkpoint
@@ -141,8 +140,8 @@ def _planes(picture: Codes) -> Planes:
 
 
 def _has_engine(model: Path) -> bool:
-    """Return whether a path is a model folder that an engine runs; the generator's are not yet."""
-    return (model / CARD_NAME).is_file() and read_card(model).family != Generator.family
+    """Return whether a path is a model folder, which an engine runs."""
+    return (model / CARD_NAME).is_file()
 
 
 def _engine_of(model: Path, precision: str, device: str) -> Engine:
@@ -169,7 +168,9 @@ def _card_of_core(path: Path) -> ModelCard:
         after=1,
         block=BLOCK,
         multiple=FastNet.multiple,
+        least_px=1,
         tileable=True,
+        bytes_per_px=0,
         licence="",
         summary="",
         folder=path.parent,

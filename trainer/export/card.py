@@ -5,87 +5,81 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from streamderain.errors import ConfigError
-from streamderain.models import CARD_NAME, FlowCells, read_card
-from streamderain.nets.fast import BLOCK, MULTIPLE, FastNet
+from streamderain.models import CARD_NAME, read_card
 from trainer.checkpoint import Part
-from trainer.config import TrainConfig, dump_toml
+from trainer.config import TRANSLATION, TrainConfig, dump_toml
+from trainer.export.kinds import KINDS, Kind
 
-FILES = {"f32": "model.onnx", "int8": "model.int8.onnx", "weights": "weights.safetensors"}
-PRECISIONS = ("f32", "int8")
 _FAILURES = "failures.jpg"
-_ATTRIBUTION = (
-    "Trained on research material under mixed or unstated licences, none of which is shipped: photographs of "
-    "BSDS500, CamVid and ImageNet, dashcam clips, rainy pairs like those of Rain1400, Rain800 and Rain100H, "
-    "rain layers by Garg and Nayar. The problem and the name follow DCD-GAN (Chen et al., CVPR 2022); its "
-    "code and weights are not used."
-)
 
 
 def model_card(
-    folder: Path,
+    files: Mapping[str, Sequence[Path]],
+    kind: Kind,
     config: TrainConfig,
     parts: Sequence[Part],
     *,
     name: str,
     version: str,
-    summary: str,
     note: str,
 ) -> dict[str, Any]:
     """Return the card's values, without scores.
 
     Args:
-        folder: The model folder, with its files in place.
+        files: The model's files by precision (or "weights"), in place, each with those that belong to it.
+        kind: What is exported.
         config: Configuration of the last run.
         parts: The runs behind the weights, oldest first.
         name: The model's name.
         version: Version of the weights.
-        summary: One sentence.
         note: What else must be told of the training; may be empty.
     """
     return {
         "name": name,
         "version": version,
-        "summary": summary,
-        "family": "fast",
-        "input": "luma",
-        "before": 1,
-        "after": 1,
-        "block": BLOCK,
-        "multiple": MULTIPLE,
-        "tileable": True,
-        "alignment": FastNet.alignment,
-        "flow": asdict(FlowCells()),
+        "summary": kind.summary,
+        **kind.facts,
         "licence": "Apache-2.0",
-        "attribution": _ATTRIBUTION,
-        "default_precision": {"openvino": "int8", "torch": "f32"},
-        "files": {
-            key: {"path": file, "sha256": hashlib.sha256((folder / file).read_bytes()).hexdigest()}
-            for key, file in FILES.items()
-        },
+        "attribution": kind.attribution,
+        "default_precision": dict(kind.default_precision),
+        "files": {key: _file(*paths) for key, paths in files.items()},
         "training": _training(config, parts, note),
     }
 
 
+def _file(path: Path, *more: Path) -> dict[str, Any]:
+    told: dict[str, Any] = {"path": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return told | ({"parts": [_file(part) for part in more]} if more else {})
+
+
 def _training(config: TrainConfig, parts: Sequence[Part], note: str) -> dict[str, Any]:
-    data = config.data
     told = {
         "config": config.name,
-        "data": [*data.clips, *data.stills, *data.pairs, *data.layers],
+        "data": _folders(config),
         "steps": sum(part["steps"] for part in parts),
         "seconds": sum(part["seconds"] for part in parts),
         "steps_of_runs": [part["steps"] for part in parts],
         "planned_steps_of_last_run": config.steps,
         "batch": config.batch,
-        "crop_px": data.crop_px,
+        "crop_px": config.unpaired.crop_px if config.method == TRANSLATION else config.data.crop_px,
         "threads": config.threads,
         "pseudo_pairs": config.data.share_pseudo > 0.0,
     }
     return told | ({"note": note} if note else {})
+
+
+def _folders(config: TrainConfig) -> list[str]:
+    if config.method == TRANSLATION:
+        domains = config.unpaired
+        folders = (*domains.rainy, *domains.rained, *domains.clean, *domains.layers)
+    else:
+        data = config.data
+        folders = (*data.clips, *data.stills, *data.pairs, *data.layers)
+    return list(dict.fromkeys(folders))
 
 
 def parts_of_model(folder: Path) -> tuple[Part, ...]:
@@ -142,7 +136,7 @@ def model_page(card: Mapping[str, Any], *, pictured: bool = False) -> str:
         card: The card's values.
         pictured: Whether there is a picture of where it falls short beside it.
     """
-    rows = card.get("scores", [])
+    rows, kind = card.get("scores", []), KINDS[card["family"]]
     picture = f"![a single picture, before and after]({_FAILURES})\n\n" if pictured else ""
     return f"""# {card["name"]} {card["version"]}
 
@@ -150,13 +144,7 @@ def model_page(card: Mapping[str, Any], *, pictured: bool = False) -> str:
 
 ## What it is
 
-- Family `{card["family"]}` (`streamderain/nets/fast.py`): sees the luma of a frame and by how much it is
-  brighter or darker than the previous and the next one, which are first aligned with it by optical flow,
-  and tells what light to take away. None is ever added; chroma passes untouched.
-- A missing neighbour (still picture, first or last frame, scene cut) is a copy of the current frame with a
-  validity of 0.
-- `{FILES["f32"]}` computes in float32, `{FILES["int8"]}` in int8 (for CPUs), `{FILES["weights"]}` holds the
-  parameters.
+{kind.about}
 
 ## What it was trained on
 
@@ -164,16 +152,11 @@ def model_page(card: Mapping[str, Any], *, pictured: bool = False) -> str:
 
 ## How well it does
 
-{_score_table(rows) if rows else "Not measured yet."}
+{_score_table(rows, kind) if rows else "Not measured yet."}
 
 ## What it does badly
 
-- Single pictures fare much worse than video: what differs between frames is its strongest cue.
-- Rain whose streaks cover most of the picture from several directions (Rain100H) is hardly thinned.
-- Where the scene rushes past (leaves beside a fast car) neighbours do not fit, and rain stays rather than
-  texture goes.
-- Drops on the windscreen or lens, splashes, fog and veils stay: it removes falling streaks.
-- Streaks that look unlike the drawn kind, such as very wide, blurred or dark ones, may stay.
+{kind.shortcomings}
 
 {picture}## Licence and attribution
 
@@ -206,18 +189,14 @@ def _training_text(training: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _score_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def _score_table(rows: Sequence[Mapping[str, Any]], kind: Kind) -> str:
     commands = "\n".join(sorted({f"    {row['command']}" for row in rows}))
     lines = [
         "| data set | metric | precision | pictures | do nothing | model | 5 % of pictures below | worst |",
         "|---|---|---|---|---|---|---|---|",
         *(_score_line(row) for row in rows),
     ]
-    return f"""Means over pictures, beside the score of the untouched input. On *rain-free* rows the input
-is the target, and the score measures harm; 100 dB stands for equal pictures. *Every 3.* means that only every
-third frame is taken: motion three times as fast. Clips: rain drawn on them, as it
-is and after H.264 (CRF 23), luma plane. Stills: luma of MATLAB's rgb2ycbcr, no neighbours. These sets were
-watched while the training was set up: they are no unseen test.
+    return f"""{kind.judged}
 
 {chr(10).join(lines)}
 

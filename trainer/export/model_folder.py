@@ -9,14 +9,16 @@ from pathlib import Path
 
 from streamderain.errors import ConfigError
 from streamderain.models import CARD_NAME
-from streamderain.nets.export import export_core
-from streamderain.nets.fast import FastNet
+from streamderain.nets.export import export_core, export_rgb_core
+from streamderain.nets.generator import Generator
 from streamderain.nets.network import Network
 from trainer.checkpoint import Part, all_parts, checkpoint_path, read_checkpoint, save_tensors, tensors_under
 from trainer.config import TrainConfig, parse_config
 from trainer.data.paired import Batch
-from trainer.export.card import FILES, model_card, parts_of_model, write_card
+from trainer.export.card import model_card, parts_of_model, write_card
+from trainer.export.kinds import KINDS, kind_of
 from trainer.export.quantise import quantise_core
+from trainer.networks.generator_weights import save_generator
 from trainer.networks.load import load_network
 
 
@@ -49,10 +51,10 @@ def load_trained(run: Path, *, earlier: Sequence[Path] = ()) -> Trained:
     before = [part for p in earlier for part in _parts(p)]
     tensors, about = read_checkpoint(path)
     network = load_network(path)
-    if network.family != FastNet.family:
+    if network.family not in KINDS:
         raise ConfigError(
-            f"{path} holds the paper's generator, and this command exports the fast network; take the "
-            "generator with `python -m trainer weights`, or train `--config student` on its pseudo-pairs"
+            f"{path} holds a {network.family}, of which no model is made ({', '.join(KINDS)}); take it with "
+            "`python -m trainer weights`, or train `--config student` on its pseudo-pairs"
         )
     ranges = {name: float(value) for name, value in tensors_under(tensors, "extra.").items()}
     config = parse_config(about["config"], where=str(path))
@@ -69,11 +71,10 @@ def _parts(path: Path) -> tuple[Part, ...]:
 def export_model(
     trained: Trained,
     folder: Path,
-    calibration: Sequence[Batch],
+    calibration: Sequence[Batch] = (),
     *,
     name: str,
     version: str,
-    summary: str,
     note: str = "",
 ) -> None:
     """Write cores and weights, and a card without scores.
@@ -81,22 +82,32 @@ def export_model(
     Args:
         trained: What to export.
         folder: The model folder; files of the same names are replaced.
-        calibration: Training batches that show int8 its ranges.
+        calibration: Training batches that show int8 its ranges, where there is int8.
         name: The model's name.
         version: Version of the weights.
-        summary: One sentence.
         note: What else must be told of the training, in sentences.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         # All files are made before the first one is replaced: a failure leaves the old model whole.
-        made = {key: Path(scratch) / file for key, file in FILES.items()}
-        export_core(trained.network, made["f32"])
-        quantise_core(made["f32"], made["int8"], calibration, ranges=trained.ranges)
-        save_tensors(made["weights"], trained.network.state_dict(), {"family": trained.network.family})
-        for key, path in made.items():
-            path.replace(folder / FILES[key])
-    card = model_card(
-        folder, trained.config, trained.parts, name=name, version=version, summary=summary, note=note
-    )
+        made = _exported(trained, Path(scratch), calibration)
+        files = {key: [folder / path.name for path in paths] for key, paths in made.items()}
+        for path in {path for paths in made.values() for path in paths}:
+            path.replace(folder / path.name)
+    kind = kind_of(trained.network)
+    card = model_card(files, kind, trained.config, trained.parts, name=name, version=version, note=note)
     write_card(folder, card)
+
+
+def _exported(trained: Trained, folder: Path, calibration: Sequence[Batch]) -> dict[str, list[Path]]:
+    """Write a model's files; return them by precision, each with those that belong to it."""
+    network, core, weights = trained.network, folder / "model.onnx", folder / "weights.safetensors"
+    if isinstance(network, Generator):
+        shards = save_generator(network, folder)
+        export_rgb_core(network, core, shards)
+        return {"f32": [core, *shards], "weights": shards}
+    rounded = folder / "model.int8.onnx"
+    export_core(network, core)
+    quantise_core(core, rounded, calibration, ranges=trained.ranges)
+    save_tensors(weights, network.state_dict(), {"family": network.family})
+    return {"f32": [core], "int8": [rounded], "weights": [weights]}

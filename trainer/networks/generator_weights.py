@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from streamderain.errors import ConfigError, OpenError
-from streamderain.nets.generator import Generator
+from streamderain.nets.generator import Generator, ResidualGenerator
 from trainer.checkpoint import save_tensors, split
 
-_FAMILY = "generator"
+_FAMILIES = {family.family: family for family in (Generator, ResidualGenerator)}
 _PATTERN = "weights*.safetensors"
 
 
@@ -46,7 +46,7 @@ def save_generator(
                 f"{key} has {tensor.nbytes} bytes: too many for files of {max_bytes}; allow larger files"
             )
     shards = split(tensors, max_bytes)
-    common = {"family": _FAMILY, **_sizes(generator), "set": _digest(tensors)}
+    common = {"family": generator.family, **_sizes(generator), "set": _digest(tensors)}
     paths = []
     for number, shard in enumerate(shards, 1):
         path = folder / _file_name(number, len(shards))
@@ -61,7 +61,7 @@ def holds_generator(path: Path) -> bool:
     """Return whether a file, or a file of a folder, says that it holds weights of the generator."""
     files = sorted(path.glob(_PATTERN)) if path.is_dir() else [path] if path.is_file() else []
     try:
-        return any(_metadata(file).get("family") == _FAMILY for file in files)
+        return any(_metadata(file).get("family") in _FAMILIES for file in files)
     except OpenError:
         return False
 
@@ -81,12 +81,13 @@ def load_generator(path: Path) -> Generator:
     files = _files(path)
     about = [_metadata(file) for file in files]
     for file, found in zip(files, about, strict=True):
-        if found.get("family") != _FAMILY:
+        if found.get("family") not in _FAMILIES:
             raise OpenError(f"{file} holds no weights of the generator; name another file or folder")
         if found != about[0]:
             raise OpenError(f"{file} and {files[0]} come from two savings; copy all shards of one again")
     try:
-        network = Generator(width=int(about[0]["width"]), blocks=int(about[0]["blocks"]))
+        family = _FAMILIES[about[0]["family"]]
+        network = family(width=int(about[0]["width"]), blocks=int(about[0]["blocks"]))
         network.load_state_dict({key: t.float() for file in files for key, t in _tensors(file).items()})
     except (KeyError, ValueError, RuntimeError) as error:
         raise OpenError(f"{path} does not hold a whole generator ({error}); copy or save it again") from error

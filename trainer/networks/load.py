@@ -8,7 +8,6 @@ from streamderain.errors import ConfigError, ModelNotFound
 from streamderain.models import CARD_NAME, read_card
 from streamderain.nets.families import load_core
 from streamderain.nets.fast import FastNet
-from streamderain.nets.generator import Generator
 from streamderain.nets.network import Network
 from trainer.checkpoint import checkpoint_path, is_checkpoint, read_checkpoint, tensors_under
 from trainer.config import parse_config
@@ -39,13 +38,13 @@ def load_network(path: Path, *, which: str = AVERAGE) -> Network:
         raise ConfigError(
             f"{path} is no run or checkpoint: it holds no network that makes rain; name the run"
         )
-    if (path / CARD_NAME).is_file() and read_card(path).family != Generator.family:
+    if (path / CARD_NAME).is_file():
         card = read_card(path)
-        return load_core(card.family, card.file("weights"))
+        return load_core(card.family, card.paths("weights"))
     if holds_generator(path):
         return load_generator(path)
     if path.is_file():
-        return load_core(FastNet.family, path)
+        return load_core(FastNet.family, [path])
     raise ModelNotFound(f"no network at {path}; give a run, a checkpoint, weights or a model folder")
 
 

@@ -25,18 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamderain import motion
-from streamderain.frame import Geometry, Plane, Planes
+from streamderain.frame import Geometry, Plane, Planes, luma_weights
 
 PRIOR_BLOCKS = (3, 9, 33)
 PRIOR_FLOOR = 0.1 / 255.0
 PRIOR_LIMIT = 4.0
 """Those of `streamderain.nets.fast`, which imports torch."""
-
-_WEIGHTS = {
-    "bt601": (0.299, 0.587, 0.114),
-    "bt709": (0.2126, 0.7152, 0.0722),
-    "bt2020": (0.2627, 0.6780, 0.0593),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +55,7 @@ class LumaScale:
 def luma_scale(geometry: Geometry) -> LumaScale:
     """Return the scale for a geometry (ITU-R BT.601/709/2020 luma weights and quantisation)."""
     top = 2**geometry.bits - 1
-    weights = _WEIGHTS[geometry.matrix] if geometry.is_rgb else (1.0,)
+    weights = luma_weights(geometry.matrix) if geometry.is_rgb else (1.0,)
     if geometry.is_rgb or geometry.range == "full":
         return LumaScale(219 / 255 / top, 16 / 255, top * 255 / 219, top, weights)
     studio = 255.0 * 2 ** (geometry.bits - 8)

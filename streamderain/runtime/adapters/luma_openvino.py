@@ -61,11 +61,11 @@ def adapted_core(core: Any, *, model: ModelCard, geometry: Geometry) -> Any:
         }
     )
     dtype = geometry.dtype.type
-    strength = _input(STRENGTH, [1], np.float32)
+    strength = named_input(STRENGTH, [1], np.float32)
     luma_dtype, plane = np.float32 if geometry.is_rgb else dtype, [1, rows, columns, channels]
-    codes = _input(WINDOW, [1, rows, columns, _PLANES * channels], luma_dtype)
-    differences = [_input(name, plane, luma_dtype) for name in (EXCESS, REST)]
-    currents = [_input(current_name(c), plane, dtype) for c in range(geometry.luma_planes)]
+    codes = named_input(WINDOW, [1, rows, columns, _PLANES * channels], luma_dtype)
+    differences = [named_input(name, plane, luma_dtype) for name in (EXCESS, REST)]
+    currents = [named_input(current_name(c), plane, dtype) for c in range(geometry.luma_planes)]
     core.input(WINDOW).replace(_transposed(_units(codes, channels, scale), [0, 3, 1, 2]).output(0))
     answer = {
         name: _transposed(core.output(name).get_node().input_value(0), [0, 2, 3, 1]) for name in _OUTPUTS
@@ -75,7 +75,10 @@ def adapted_core(core: Any, *, model: ModelCard, geometry: Geometry) -> Any:
         share = ops.sigmoid(ops.add(answer[f"logits{suffix}"], answer[f"odds{suffix}"]))
         rain = ops.add(rain, ops.multiply(share, ops.convert(difference, "f32")))
     taken = ops.multiply(ops.relu(rain), strength)
-    outputs = [_less(current, taken, scale.top, dtype) for current in currents]
+    outputs = [
+        rounded_codes(ops.subtract(ops.convert(current, "f32"), taken), scale.top, dtype)
+        for current in currents
+    ]
     inputs = [codes, *differences, *currents, *(core.input(name).get_node() for name in (PRIOR, VALIDITY))]
     return ov.Model(outputs, [*inputs, strength], f"{model.name} with adapter")
 
@@ -90,7 +93,8 @@ def _check_core(core: Any, *, model: ModelCard, channels: int) -> None:
         )
 
 
-def _input(name: str, shape: list[int], dtype: Any) -> Any:
+def named_input(name: str, shape: list[int], dtype: Any) -> Any:
+    """Return a graph's input."""
     parameter = ops.parameter(shape, dtype, name=name)
     parameter.output(0).set_names({name})
     return parameter
@@ -110,7 +114,7 @@ def _units(codes: Any, current: int, scale: LumaScale) -> Any:
     return ops.add(units, offsets)
 
 
-def _less(codes: Any, taken: Any, top: int, dtype: Any) -> Any:
-    """Return codes less what is taken away, rounded and clamped to integers again."""
-    left = ops.clamp(ops.subtract(ops.convert(codes, "f32"), taken), 0.0, float(top))
-    return ops.convert(ops.round(left, "half_to_even"), "u8" if dtype is np.uint8 else "u16")
+def rounded_codes(values: Any, top: int, dtype: Any) -> Any:
+    """Return floats as integer codes in 0..top."""
+    whole = ops.round(ops.clamp(values, 0.0, float(top)), "half_to_even")
+    return ops.convert(whole, "u8" if dtype is np.uint8 else "u16")

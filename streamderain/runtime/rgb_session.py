@@ -1,0 +1,53 @@
+"""The session of models of RGB that engines share: copies of every colour component."""
+
+from __future__ import annotations
+
+from abc import ABC
+
+from streamderain.errors import DeviceMemoryError
+from streamderain.frame import Geometry, Planes
+from streamderain.models import ModelCard
+from streamderain.runtime.adapters.rgb import padded_size
+from streamderain.runtime.window import WindowFrames
+from streamderain.runtime.windowed import WindowedSession, same_planes
+from streamderain.system.memory import available_bytes
+
+
+class RgbSession(WindowedSession, ABC):
+    """A session of a model that reads single pictures in RGB; the engine's graph converts the planes."""
+
+    def _copy_in(self, planes: Planes) -> Planes:
+        return tuple(self._copied(plane) for plane in planes[: self.components])
+
+    def _same(self, one: Planes, other: Planes) -> bool:
+        return same_planes(one, other)
+
+    def _prepare(self, window: WindowFrames[Planes]) -> Planes:
+        return window.frames[self.model.before]
+
+
+def require_memory(model: ModelCard, geometry: Geometry, *, max_size: int, device: str) -> None:
+    """Find out before anything is computed whether a frame fits into this machine's memory.
+
+    A system that promises more memory than it has ends the process where it is used, without a word.
+
+    Args:
+        model: Its card says what a pixel takes.
+        geometry: What frames look like.
+        max_size: See `streamderain.options.EngineOptions`.
+        device: For the message.
+
+    Raises:
+        DeviceMemoryError: It does not.
+    """
+    width, height = padded_size(model, geometry, max_size)
+    needed, there = width * height * model.bytes_per_px, available_bytes()
+    if needed <= there:
+        return
+    fits = int((there / model.bytes_per_px / (width * height)) ** 0.5 * max(width, height)) // 8 * 8
+    raise DeviceMemoryError(
+        f"{model.name} looks at whole frames, and one of {width}x{height} needs about "
+        f"{needed / 2**30:.1f} GiB of memory on {device}, where {there / 2**30:.1f} GiB are free; let it work "
+        f"at a smaller size (--max-size {fits}), or choose a model that can look at parts of a frame "
+        "(streamderain models list)"
+    )
