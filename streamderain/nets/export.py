@@ -73,7 +73,7 @@ def export_rgb_core(network: Generator, path: Path, weights: Sequence[Path]) -> 
     columns = 4 * torch.export.Dim("columns", min=2, max=8192)
     with _quiet_exporter():
         program = torch.onnx.export(
-            RgbCore(network.eval()),
+            RgbCore(network).eval(),
             (torch.zeros(1, 3, 64, 96),),
             input_names=["picture"],
             output_names=["change"],

@@ -47,7 +47,7 @@ def require_memory(model: ModelCard, geometry: Geometry, *, max_size: int, devic
     fits = int((there / model.bytes_per_px / (width * height)) ** 0.5 * max(width, height)) // 8 * 8
     raise DeviceMemoryError(
         f"{model.name} looks at whole frames, and one of {width}x{height} needs about "
-        f"{needed / 2**30:.1f} GiB of memory on {device}, where {there / 2**30:.1f} GiB are free; let it work "
-        f"at a smaller size (--max-size {fits}), or choose a model that can look at parts of a frame "
+        f"{needed / 2**30:.1f} GiB of memory on {device}, where {there / 2**30:.1f} GiB are free; let it "
+        f"work at a smaller size (--max-size {fits}), or choose a model that can look at parts of a frame "
         "(streamderain models list)"
     )

@@ -113,7 +113,5 @@ def folder(trained: Trained, library: Library, tmp_path_factory: pytest.TempPath
     path = tmp_path_factory.mktemp("model") / "dcd-test"
     maker = BatchMaker(library, trained.config.data, batch=8, seed=2)
     batches = [maker.batch(step) for step in range(6)]
-    export_model(
-        trained, path, batches, name="dcd-test", version="1.2.3", summary="For tests.", note="Once more."
-    )
+    export_model(trained, path, batches, name="dcd-test", version="1.2.3", note="Once more.")
     return path

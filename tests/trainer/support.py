@@ -41,6 +41,13 @@ TINY: dict[str, Any] = {
     ],
 }
 
+TINY_RGB: dict[str, Any] = {
+    **TINY,
+    "name": "tiny-rgb",
+    "network": {"family": "residual-generator", "width": 8, "blocks": 2},
+    "data": {**TINY["data"], "clips": [], "share_still": 0.4, "share_pair": 0.3, "share_flat": 0.1},
+    "phases": [{"until": 1.0, "losses": {"psnr": 3e-4, "squared": 3.0}}],
+}
 ALL_TERMS = {
     "adversarial": 0.5,
     "contrastive": 1.0,

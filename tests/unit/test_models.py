@@ -56,6 +56,17 @@ def test_a_changed_file_is_refused(folder: Path) -> None:
         read_card(folder).file("f32")
 
 
+def test_parts_of_a_file_are_verified_too(folder: Path) -> None:
+    (folder / "shard").write_bytes(b"weights")
+    part = f'[[files.f32.parts]]\npath = "shard"\nsha256 = "{hashlib.sha256(b"weights").hexdigest()}"\n'
+    card = folder / "card.toml"
+    card.write_text(card.read_text().replace("[[scores]]", f"{part}[[scores]]"))
+    assert read_card(folder).paths("f32") == (folder / "model.onnx", folder / "shard")
+    (folder / "shard").write_bytes(b"others")
+    with pytest.raises(ChecksumMismatch, match="shard"):
+        read_card(folder).file("f32")
+
+
 def test_a_missing_file_and_a_missing_precision_are_named(folder: Path) -> None:
     (folder / "model.onnx").unlink()
     with pytest.raises(ModelError, match=r"model\.onnx"):

@@ -115,7 +115,7 @@ def engine_clean(engine: Engine) -> Clean:
 
     def clean(case: Case) -> Codes:
         before, current, after = case.frames
-        with engine.session(_geometry(current), SessionOptions(depth=1)) as session:
+        with engine.session(_geometry(current), SessionOptions(depth=2)) as session:
             for frame in (before, current, after):
                 if frame is not None:
                     session.push(_planes(frame), None, emit=frame is current)

@@ -57,8 +57,8 @@ FAST = Kind(
     precisions=("f32", "int8"),
     default_precision={"openvino": "int8", "torch": "f32"},
     summary="Fast deraining of video luma from three frames; int8 on CPUs.",
-    attribution=f"{_MIXED}{_MATERIAL.format(clips='dashcam clips, ')}. The problem and the name follow DCD-GAN "
-    "(Chen et al., CVPR 2022); its code and weights are not used.",
+    attribution=f"{_MIXED}{_MATERIAL.format(clips='dashcam clips, ')}. The problem and the name follow "
+    "DCD-GAN (Chen et al., CVPR 2022); its code and weights are not used.",
     about="""- Family `fast` (`streamderain/nets/fast.py`): sees the luma of a frame and by how much it is
   brighter or darker than the previous and the next one, which are first aligned with it by optical flow,
   and tells what light to take away. None is ever added; chroma passes untouched.

@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 
 from streamderain.errors import ConfigError, StreamderainError
 from streamderain.models import CARD_NAME
+from streamderain.nets.generator import Generator
 from streamderain.nets.network import Network
 from trainer.checkpoint import (
     TrainState,
@@ -31,7 +32,8 @@ from trainer.config import TrainConfig, dump_toml
 from trainer.data.loader import Maker, feed
 from trainer.export.card import parts_of_model
 from trainer.methods.registry import new_method
-from trainer.networks.load import load_network
+from trainer.networks.load import AVERAGE, RAIN_AVERAGE, load_network
+from trainer.networks.widen import widened
 from trainer.run.progress import TrainingProgress
 from trainer.run.record import RunRecord, write_provenance
 
@@ -177,7 +179,8 @@ def begin_with(state: TrainState, path: Path) -> None:
     """Take the weights of something trained before, and remember the steps that it has behind it.
 
     Averages begin with its averages, and so do the networks they are averages of; what else has a name in
-    both is taken as it is, what is not there stays fresh.
+    both is taken as it is, what is not there stays fresh. A generator may be narrower than the one that
+    begins: it is made wider.
 
     Args:
         state: Changed in place.
@@ -194,7 +197,15 @@ def begin_with(state: TrainState, path: Path) -> None:
     else:
         tensors = {f"average.{key}": value for key, value in load_network(path).state_dict().items()}
         state.earlier = parts_of_model(path) if (path / CARD_NAME).is_file() else ()
-    sources = {"network": "average", "rain_network": "rain_average"}
+    for which in (AVERAGE, RAIN_AVERAGE):
+        wanted = state.modules.get(which)
+        if isinstance(wanted, Generator) and tensors_under(tensors, f"{which}."):
+            narrow = load_network(path, which=which)
+            if isinstance(narrow, Generator) and narrow.width < wanted.width:
+                wide = widened(narrow, wanted.width).state_dict()
+                tensors |= {f"{which}.{key}": value for key, value in wide.items()}
+                _log.info("%s: made %d times as wide", which, wanted.width // narrow.width)
+    sources = {"network": AVERAGE, "rain_network": RAIN_AVERAGE}
     for name, module in state.modules.items():
         weights = tensors_under(tensors, f"{sources.get(name, name)}.")
         if not weights:

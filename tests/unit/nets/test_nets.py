@@ -22,7 +22,14 @@ from streamderain.nets.fast import (
     rain_prior,
     residual_planes,
 )
-from streamderain.nets.generator import FEATURE_LAYERS, BlurDown, BlurUp, Generator
+from streamderain.nets.generator import (
+    FEATURE_LAYERS,
+    BlurDown,
+    BlurUp,
+    Generator,
+    ResidualGenerator,
+    RgbCore,
+)
 from streamderain.runtime.adapters import luma
 
 
@@ -215,6 +222,45 @@ def core_path(fast: FastNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_generator_has_the_papers_size() -> None:
     assert parameters(Generator()) == 11_378_179
+
+
+def test_the_residual_generator_has_the_same_layers() -> None:
+    own, papers = ResidualGenerator(width=8, blocks=3), Generator(width=8, blocks=3)
+    assert {k: v.shape for k, v in own.state_dict().items()} == {
+        k: v.shape for k, v in papers.state_dict().items()
+    }
+    assert parameters(ResidualGenerator()) == 11_378_179
+
+
+@torch.no_grad()
+def test_the_residual_generator_follows_brightness_and_contrast() -> None:
+    """Its layers cannot see them: what is made of a stretched picture must be the stretched result."""
+    torch.manual_seed(0)
+    network = ResidualGenerator(width=8, blocks=2).double().eval()
+    picture = (torch.rand(1, 3, 32, 48) - 0.5).double()
+    offsets = torch.tensor([0.1, -0.2, 0.05], dtype=torch.float64).view(1, 3, 1, 1)
+    made, stretched = network(picture), network(1.7 * picture + offsets)
+    assert (made - picture).abs().max() > 0.01
+    torch.testing.assert_close(stretched, 1.7 * made + offsets, rtol=0, atol=1e-4)
+    same = torch.full((1, 3, 32, 32), 0.3, dtype=torch.float64)
+    torch.testing.assert_close(network(same), same, rtol=0, atol=1e-5)
+
+
+def test_the_residual_generator_has_a_gradient_where_a_picture_has_no_contrast() -> None:
+    network = ResidualGenerator(width=4, blocks=1)
+    flat = torch.zeros(1, 3, 16, 16, requires_grad=True)
+    network(network(flat)).square().sum().backward()
+    assert flat.grad is not None
+    assert flat.grad.isfinite().all()
+
+
+@torch.no_grad()
+def test_the_core_of_rgb_gives_the_change_of_what_the_network_cleans() -> None:
+    torch.manual_seed(0)
+    for network in (Generator(width=8, blocks=2).eval(), ResidualGenerator(width=8, blocks=2).eval()):
+        picture = torch.rand(1, 3, 16, 24)
+        cleaned = network.clean(picture[:, None], torch.zeros(1, 2))
+        torch.testing.assert_close((picture + RgbCore(network)(picture)).clamp(0.0, 1.0), cleaned)
 
 
 def test_generator_shapes_and_range() -> None:

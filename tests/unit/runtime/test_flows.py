@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from streamderain import motion
-from streamderain.runtime.windowed import FlowsBetween, LumaFrame
+from streamderain.runtime.luma_session import FlowsBetween, LumaFrame
 
 CELL = 4
 
