@@ -9,6 +9,7 @@ from typing import Any
 from streamderain.cli.outputs import check_reports, write_report
 from streamderain.cli.run import run_options
 from streamderain.cli.tables import duration_text, print_table, telling
+from streamderain.cli.text import rate_text
 from streamderain.measure.estimate import Estimate, estimate
 from streamderain.measure.tables import Table
 
@@ -33,7 +34,7 @@ def _table(found: list[Estimate]) -> Table:
         (
             one.source,
             str(one.frames),
-            f"{one.fps:.1f} ({one.fps_low:.1f}–{one.fps_high:.1f})",
+            f"{rate_text(one.fps)} ({rate_text(one.fps_low)}–{rate_text(one.fps_high)})",
             duration_text(one.time_s),
             _mb(one.memory_bytes),
             f"{_mb(one.output_bytes)} ({_mb(one.output_low_bytes)}–{_mb(one.output_high_bytes)})",

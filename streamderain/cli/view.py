@@ -13,7 +13,7 @@ from streamderain import events
 from streamderain.addresses import redact
 from streamderain.cli.console import StandardError
 from streamderain.cli.tables import duration_text
-from streamderain.cli.text import printable
+from streamderain.cli.text import printable, rate_text
 from streamderain.errors import EXIT_PARTIAL
 
 if TYPE_CHECKING:
@@ -112,13 +112,13 @@ class View:
         left = "" if event.files_eta_s is None else f", all files: {duration_text(event.files_eta_s)} left"
         if self._bar is not None and self._task is not None:
             limit = (_limit(event.limited_by) + left).removeprefix(", ")
-            self._bar.update(self._task, completed=event.frames_out, fps=event.fps, limit=limit)
+            self._bar.update(self._task, completed=event.frames_out, fps=rate_text(event.fps), limit=limit)
         elif not self._quiet and monotonic() - self._last_line >= LINE_EVERY_S:
             self._last_line = monotonic()
             of = f" of {event.frames}" if event.frames else ""
             eta = f", {event.eta_s:.0f} s left" if event.eta_s is not None else ""
             limit = _limit(event.limited_by)
-            self._say(f"{event.frames_out}{of} frames, {event.fps:.1f} frames/s{eta}{limit}{left}")
+            self._say(f"{event.frames_out}{of} frames, {rate_text(event.fps)} frames/s{eta}{limit}{left}")
 
     def _complete(self, event: events.Complete) -> None:
         self._stop_bar()
@@ -131,7 +131,7 @@ class View:
             self._result(event, result)
         whole = [result.target for result in event.results if result.state == "whole"]
         if whole and not self._quiet:
-            speed = f"{event.elapsed_s:.1f} s, {event.fps:.1f} frames/s{_limit(event.limited_by)}"
+            speed = f"{event.elapsed_s:.1f} s, {rate_text(event.fps)} frames/s{_limit(event.limited_by)}"
             self._say(f"{event.frames_out} frames in {speed} -> {', '.join(whole)}")
 
     def _result(self, event: events.Complete, result: events.TargetResult) -> None:
@@ -169,13 +169,13 @@ class View:
         self._bar = Progress(
             BarColumn(),
             TextColumn("{task.completed:.0f}" + (f"/{event.frames}" if event.frames else "") + " frames"),
-            TextColumn("{task.fields[fps]:.1f} frames/s"),
+            TextColumn("{task.fields[fps]} frames/s"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[limit]}"),
             console=self._console,
             transient=True,
         )
-        self._task = self._bar.add_task("frames", total=event.frames, fps=0.0, limit="")
+        self._task = self._bar.add_task("frames", total=event.frames, fps=rate_text(0.0), limit="")
         self._bar.start()
 
     def _stop_bar(self) -> None:

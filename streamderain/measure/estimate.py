@@ -25,8 +25,12 @@ from streamderain.system.usage import Usage
 SPOTS = 5
 """Pieces, spread evenly."""
 
+_LOOK_FRAMES = 2
+_SLOW_S = 0.25
+"""A frame that takes longer is slow: then the first look is enough, and pieces are as short as it was."""
+
 _FIRST_S = 1.0
-"""A first look, to learn how long pieces may be."""
+"""A second look, to learn how long pieces may be."""
 
 _LEAST_S, _MOST_S = 0.5, 4.0
 _BUDGET_S = 12.0
@@ -137,8 +141,12 @@ def _estimate(spec: SourceSpec, options: RunOptions, tell: Callable[[str, int, i
     what = f"measuring {spec.name}"
     tell(what, 0, SPOTS)
     # A process each: memory is that of a first run, as the user's will be.
-    _, (trial,) = _measured(spec, options, [0.0], min(_FIRST_S, duration_s))
-    length_s = min(_length_s(trial), duration_s)
+    look_s = min(_LOOK_FRAMES * duration_s / max(1, frames), duration_s)
+    _, (trial,) = _measured(spec, options, [0.0], look_s)
+    slow = trial.work_s / trial.worked > _SLOW_S
+    if not slow:
+        _, (trial,) = _measured(spec, options, [0.0], min(_FIRST_S, duration_s))
+    length_s = min(max(_length_s(trial), look_s if slow else _LEAST_S), duration_s)
     whole = SPOTS * length_s > duration_s
     starts = [0.0] if whole else [n * (duration_s - length_s) / (SPOTS - 1) for n in range(SPOTS)]
     tell(what, 1, SPOTS)
@@ -214,7 +222,7 @@ def _pieces(
 def _length_s(first: Piece) -> float:
     """Return the length of the next pieces, from the first one's speed."""
     speed = first.seconds / max(first.work_s + first.ready_s, 1e-3)
-    return min(max(_BUDGET_S / (SPOTS - 1) * speed, _LEAST_S), _MOST_S)
+    return min(_BUDGET_S / (SPOTS - 1) * speed, _MOST_S)
 
 
 def _piece(job: Job, target: Path, length_s: float) -> Piece:

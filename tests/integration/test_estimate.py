@@ -11,8 +11,11 @@ import pytest
 
 from benchmarks.scaling import repeat_clip
 from streamderain.cli.estimate import duration_text
+from streamderain.cli.text import rate_text
+from streamderain.measure import estimate
 from streamderain.media.arrays import ClipWriter, save_picture
 from streamderain.media.probing import packets_of
+from streamderain.options import EngineOptions, RunOptions
 from tests.support import media
 from tests.support.command import streamderain
 
@@ -114,3 +117,29 @@ def test_durations_for_people() -> None:
         "1:01",
         "1:01:01",
     ]
+
+
+def test_a_slow_model_is_told_from_few_frames(
+    piece: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = tmp_path / "long.mp4"
+    repeat_clip(piece, clip, times=3)
+    monkeypatch.setattr(estimate, "_SLOW_S", 0.0)
+    measured, lengths = estimate._measured, []
+
+    def noted(*arguments: Any) -> Any:
+        found = measured(*arguments)
+        lengths.append([one.frames for one in found[1]])
+        return found
+
+    monkeypatch.setattr(estimate, "_measured", noted)
+    monkeypatch.setattr(estimate, "_BUDGET_S", 0.0)
+    options = RunOptions(engine=EngineOptions(engine="identity"))
+    (found,) = estimate.estimate(str(clip), options)
+    assert lengths == [[2], [2] * 5]
+    assert found.frames == 180
+
+
+@pytest.mark.parametrize(("fps", "text"), [(0.0, "0.0"), (0.0823, "0.082"), (0.5, "0.5"), (31.26, "31.3")])
+def test_rates_for_people(fps: float, text: str) -> None:
+    assert rate_text(fps) == text
