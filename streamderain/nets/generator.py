@@ -42,7 +42,6 @@ class Generator(Network):
     channels = 3
     multiple = MULTIPLE
     least_px = 16
-    padding = "reflect"
 
     def __init__(self, *, width: int = 64, blocks: int = 9) -> None:
         super().__init__()

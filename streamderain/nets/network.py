@@ -20,7 +20,6 @@ class Network(nn.Module, ABC):
         multiple: Width and height must be multiples of this, px.
         least_px: Least width and height, px.
         alignment: "flow" where neighbours are warped onto the middle frame before the network sees them.
-        padding: How pictures of other sizes are extended at their bottom and right, in numpy's words.
         residual_slope: Slope of the residual below zero while training; families without one pass it over.
     """
 
@@ -29,7 +28,6 @@ class Network(nn.Module, ABC):
     multiple: ClassVar[int]
     least_px: ClassVar[int] = 1
     alignment: ClassVar[Literal["none", "flow"]] = "none"
-    padding: ClassVar[Literal["edge", "reflect"]] = "edge"
 
     def __init__(self) -> None:
         super().__init__()

@@ -31,9 +31,9 @@ def network_clean(network: Network) -> Clean:
         frames = _frames(case, network)
         _, channels, height, width = frames.shape
         validity = torch.tensor([case.validity], dtype=torch.float32, device=device)
-        # numpy reflects again and again where a picture is smaller than its padding; torch refuses.
+        # As the adapters extend frames.
         beyond = [(0, max(-size % network.multiple, network.least_px - size)) for size in (height, width)]
-        padded = np.pad(frames, [(0, 0), (0, 0), *beyond], mode=network.padding)
+        padded = np.pad(frames, [(0, 0), (0, 0), *beyond], mode="edge")
         planes = torch.from_numpy(padded.astype(np.float32) / 255.0).to(device)
         output = network.clean(planes[None], validity)[0, :, :height, :width]
         codes = (output * 255.0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
