@@ -12,8 +12,9 @@ from streamderain.errors import ConfigError
 from streamderain.models import CARD_NAME, read_card
 from trainer.checkpoint import Part
 from trainer.config import TRANSLATION, TrainConfig, dump_toml
-from trainer.export.kinds import KINDS, Kind
+from trainer.export.kinds import KINDS, UNPAIRED_CONFIG, Kind
 
+_PSEUDO = "Pseudo-pairs too, whose rain a generator made that learned from unpaired, partly real rain."
 _FAILURES = "failures.jpg"
 
 
@@ -63,6 +64,8 @@ def _training(config: TrainConfig, parts: Sequence[Part], note: str) -> dict[str
         "steps": sum(part["steps"] for part in parts),
         "seconds": sum(part["seconds"] for part in parts),
         "steps_of_runs": [part["steps"] for part in parts],
+        "configs_of_runs": [part["config"] for part in parts],
+        "batches_of_runs": [part["batch"] for part in parts],
         "planned_steps_of_last_run": config.steps,
         "batch": config.batch,
         "crop_px": config.unpaired.crop_px if config.method == TRANSLATION else config.data.crop_px,
@@ -148,7 +151,7 @@ def model_page(card: Mapping[str, Any], *, pictured: bool = False) -> str:
 
 ## What it was trained on
 
-{_training_text(card["training"])}
+{_training_text(card["training"], kind)}
 
 ## How well it does
 
@@ -164,21 +167,27 @@ The weights are under {card["licence"]}. {card["attribution"]}
 """
 
 
-def _training_text(training: Mapping[str, Any]) -> str:
+def _training_text(training: Mapping[str, Any], kind: Kind) -> str:
     runs = training["steps_of_runs"]
-    pseudo = "pseudo-pairs whose rain a generator made that learned from unpaired, partly real rain, "
+    configs = training.get("configs_of_runs", [])
+    batches = training.get("batches_of_runs", [training["batch"]])
+    crops = " or ".join(map(str, sorted(set(batches))))
     lines = [
-        f"- {training['steps']} steps of {training['batch']} crops of {training['crop_px']} px, "
+        f"- {training['steps']} steps of {crops} crops of {training['crop_px']} px, "
         f"{training['seconds'] / 60:.0f} minutes by the clock on {training['threads']} CPU threads.",
-        f"- Configuration `{training['config']}`: rain drawn over rain-free clips and photographs, "
-        f"{pseudo if training.get('pseudo_pairs') else ''}and a few pairs from elsewhere. No pairs of real "
-        "rain.",
+        f"- Configuration `{training['config']}`: {kind.lesson}",
+        *([f"- {_PSEUDO}"] if training.get("pseudo_pairs") else []),
+        *([f"- {kind.unpaired[UNPAIRED_CONFIG in configs]}"] if kind.unpaired else []),
         f"- Folders: {', '.join(f'`{name}`' for name in training['data'])}.",
     ]
     if len(runs) > 1:
+        named = configs or [""] * len(runs)
+        told = [
+            f"{steps} ({config})" if config else str(steps) for steps, config in zip(runs, named, strict=True)
+        ]
         lines.append(
             f"- These are the steps of {len(runs)} runs, each begun with the weights of the one before: "
-            f"{', '.join(map(str, runs))}."
+            f"{', '.join(told)}."
         )
     if runs[-1] < training["planned_steps_of_last_run"]:
         lines.append(

@@ -30,6 +30,9 @@ class Kind:
         about: Markdown: what it is.
         shortcomings: Markdown: what it does badly.
         judged: Markdown: how its scores were measured.
+        lesson: What it learned from, in sentences.
+        unpaired: What is said of unpaired training where there was none, and where there was; none for kinds
+            that have no such part.
     """
 
     facts: Mapping[str, Any]
@@ -40,7 +43,12 @@ class Kind:
     about: str
     shortcomings: str
     judged: str
+    lesson: str
+    unpaired: tuple[str, ...] = ()
 
+
+UNPAIRED_CONFIG = "dcd-unpaired"
+"""The configuration whose runs are the unpaired part of dcd-gan."""
 
 FAST = Kind(
     facts={
@@ -78,6 +86,8 @@ is the target, and the score measures harm; 100 dB stands for equal pictures. *E
 third frame is taken: motion three times as fast. Clips: rain drawn on them, as it
 is and after H.264 (CRF 23), luma plane. Stills: luma of MATLAB's rgb2ycbcr, no neighbours. These sets were
 watched while the training was set up: they are no unseen test.""",
+    lesson="rain drawn over rain-free clips and photographs, and a few pairs from elsewhere. No pairs of "
+    "real rain.",
 )
 
 _GENERATOR_BYTES_PER_PX = 2_000
@@ -123,6 +133,14 @@ GENERATOR = Kind(
 is the target, and the score measures harm. Rain100L and Rain100H: the validation half of their test pictures.
 They were watched while the training was set up, and where the unpaired part is among the runs below, their
 rainy sides belonged to its rainy domain: they are no unseen test. Luma of MATLAB's rgb2ycbcr.""",
+    lesson="paired were photographs with rain that we drew on them, and a few pairs from elsewhere. No pairs "
+    "of real rain, and none of Rain100L, Rain100H or SIRR.",
+    unpaired=(
+        "Nothing of it is unpaired yet: these weights come from pairs alone.",
+        "Unpaired, in the runs of `dcd-unpaired`: real rainy photographs, the rainy sides of the validation "
+        "halves of Rain100L and Rain100H, and photographs with drawn rain, against rain-free photographs of "
+        "other scenes.",
+    ),
 )
 
 KINDS = {str(kind.facts["family"]): kind for kind in (FAST, GENERATOR)}

@@ -65,7 +65,7 @@ def test_the_card_describes_the_files(folder: Path) -> None:
 def test_the_page_tells_of_all_steps_and_of_the_early_end(folder: Path) -> None:
     page = (folder / "MODEL_CARD.md").read_text()
     assert "2045 steps of 8 crops of 32 px, 9 minutes" in page
-    assert "2 runs, each begun with the weights of the one before: 2000, 45" in page
+    assert "2 runs, each begun with the weights of the one before: 2000 (u), 45 (t)" in page
     assert "ended early: 60 steps were planned" in page
     assert "Once more." in page
 

@@ -117,6 +117,7 @@ def test_a_run_becomes_a_model(run: Path, data: Path, validation: Path, tmp_path
     page = (folder / "MODEL_CARD.md").read_text()
     assert "residual-generator" in page
     assert "8 steps of 4 crops of 32 px" in page
+    assert "weights come from pairs alone" in page
     # The whole of it is what the run's network computes.
     loaded = load_network(folder)
     assert isinstance(loaded, ResidualGenerator)
