@@ -108,9 +108,8 @@ GENERATOR = Kind(
     precisions=("f32",),
     default_precision={"openvino": "f32", "torch": "f32"},
     summary="The generator of DCD-GAN: whole frames in colour, one at a time; seconds a frame on a CPU.",
-    attribution=f"{_MIXED}{_MATERIAL.format(clips='')}; real rainy photographs, and the rainy sides of "
-    "Rain100L and Rain100H. The network, the objective and the name are those of DCD-GAN (Chen et al., "
-    "'Unpaired Deep Image Deraining Using Dual Contrastive Learning', CVPR 2022); its authors' code and "
+    attribution=f"{_MIXED}{_MATERIAL.format(clips='')}. The network, the objective and the name are those of "
+    "DCD-GAN (Chen et al., 'Unpaired Deep Image Deraining Using Dual Contrastive Learning', CVPR 2022); its authors' code and "
     "weights are not used.",
     about="""- Family `residual-generator` (`streamderain/nets/generator.py`): the ResNet generator of DCD-GAN
   with nine blocks, anti-aliased resampling and instance norm, 11,378,179 parameters, layer for layer as the
