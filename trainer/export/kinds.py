@@ -108,9 +108,9 @@ GENERATOR = Kind(
     precisions=("f32",),
     default_precision={"openvino": "f32", "torch": "f32"},
     summary="The generator of DCD-GAN: whole frames in colour, one at a time; seconds a frame on a CPU.",
-    attribution=f"{_MIXED}{_MATERIAL.format(clips='')}. The network, the objective and the name are those of "
-    "DCD-GAN (Chen et al., 'Unpaired Deep Image Deraining Using Dual Contrastive Learning', CVPR 2022); its authors' code and "
-    "weights are not used.",
+    attribution=f"{_MIXED}{_MATERIAL.format(clips='')}. The network, the objective and the name are those "
+    "of DCD-GAN (Chen et al., 'Unpaired Deep Image Deraining Using Dual Contrastive Learning', CVPR 2022); "
+    "its authors' code and weights are not used.",
     about="""- Family `residual-generator` (`streamderain/nets/generator.py`): the ResNet generator of DCD-GAN
   with nine blocks, anti-aliased resampling and instance norm, 11,378,179 parameters, layer for layer as the
   paper has it. Here its answer is added to the picture, in units of the picture's contrast: instance norm
