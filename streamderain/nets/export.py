@@ -53,7 +53,7 @@ def export_core(network: Network, path: Path) -> None:
         )
     assert program is not None
     program.save(str(path), external_data=False)
-    _name_axes(path)
+    _finish(path)
 
 
 def export_rgb_core(network: Generator, path: Path, weights: Sequence[Path]) -> None:
@@ -84,7 +84,7 @@ def export_rgb_core(network: Generator, path: Path, weights: Sequence[Path]) -> 
         )
     assert program is not None
     program.save(str(path), external_data=False)
-    _name_axes(path, weights)
+    _finish(path, weights)
 
 
 @contextmanager
@@ -95,10 +95,14 @@ def _quiet_exporter() -> Iterator[None]:
         yield
 
 
-def _name_axes(path: Path, weights: Sequence[Path] = ()) -> None:
-    """Call the free axes batch, rows and columns: not every reader takes the exporter's `2*rows`.
+def _finish(path: Path, weights: Sequence[Path] = ()) -> None:
+    """Make an exported graph plain: axes by name, no trace of where it was made, weights where they lie.
 
-    Weights that lie in safetensors files are taken out of the graph, which then points there.
+    Free axes are called batch, rows and columns: not every reader takes the exporter's `2*rows`.
+
+    Args:
+        path: The graph; replaced.
+        weights: Safetensors files whose tensors are taken out of the graph, which then points there.
     """
     import onnx  # part of the extra [train], not needed to run networks
 
@@ -106,7 +110,7 @@ def _name_axes(path: Path, weights: Sequence[Path] = ()) -> None:
     for value in (*model.graph.input, *model.graph.output):
         for axis in value.type.tensor_type.shape.dim:
             if axis.HasField("dim_param"):
-                axis.dim_param = axis.dim_param.lstrip("24*")
+                axis.dim_param = axis.dim_param.rpartition("*")[2]
     # Shapes in between are recomputed by every runtime, and would still carry the old names.
     del model.graph.value_info[:]
     # The exporter notes where each node stood in the source, with the paths of the machine it ran on.

@@ -1,9 +1,9 @@
-"""Choose and cut training crops; everything random comes from the generator that is handed in."""
+"""Choose, cut and light training crops; everything random comes from the generator that is handed in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,40 @@ T = TypeVar("T")
 def pick(rng: np.random.Generator, items: Sequence[T]) -> T:
     """Return one of the items, each as likely as any other."""
     return items[int(rng.integers(len(items)))]
+
+
+class Mixture(Generic[T]):
+    """Kinds of samples, each drawn as often as its share says.
+
+    Args:
+        kinds: Of each kind its share, what it is made of, and what draws one. Kinds that are made of nothing,
+            or have no share, are left out; shares need not sum to 1.
+    """
+
+    def __init__(
+        self, kinds: Sequence[tuple[float, Sequence[Any], Callable[[np.random.Generator], T]]]
+    ) -> None:
+        usable = [(share, draw) for share, made_of, draw in kinds if made_of and share > 0]
+        shares = np.array([share for share, _ in usable])
+        self._shares, self._draws = shares / shares.sum(), [draw for _, draw in usable]
+
+    def draw(self, rng: np.random.Generator) -> T:
+        """Return a sample of some kind."""
+        return self._draws[int(rng.choice(len(self._draws), p=self._shares))](rng)
+
+
+def relit(rng: np.random.Generator, level: FloatArray) -> FloatArray:
+    """Vary the gain and gamma of a picture, sometimes towards night.
+
+    Args:
+        rng: Decides how.
+        level: Any shape, in 0..1 from black to white.
+    """
+    gain, gamma = rng.uniform(0.7, 1.15), np.exp(rng.uniform(-0.3, 0.3))
+    if rng.random() < 0.15:
+        gain *= rng.uniform(0.2, 0.6)
+    lit: FloatArray = np.minimum(np.float32(gain) * level ** np.float32(gamma), 1.0)
+    return lit
 
 
 def corner(rng: np.random.Generator, shape: tuple[int, ...], size: int) -> tuple[int, int]:

@@ -7,7 +7,6 @@ resumed run sees exactly the batches that an uninterrupted one would.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +17,9 @@ from streamderain import motion
 from streamderain.measure.rain import composite
 from trainer.config import DataConfig
 from trainer.data import pictures
-from trainer.data.crops import at_least, crop, pick, unit, whole_codes
+from trainer.data.crops import Mixture, at_least, crop, pick, relit, unit, whole_codes
 from trainer.data.drawn_rain import RainDrawer
-from trainer.data.library import Entry, Library
+from trainer.data.library import Library
 from trainer.data.scenery import add_moving_lights
 
 Codes = NDArray[np.uint8]
@@ -77,7 +76,7 @@ class BatchMaker:
         self._layers = library.arrays("layer") + (pseudo.arrays("layer") if pseudo else [])
         pseudo_rainy = pseudo.of_kind("rainy") if pseudo else []
         self._rain = RainDrawer(self._layers, heavy=config.heavy, black=_BLACK, white=_WHITE)
-        kinds: list[tuple[float, list[Entry], Callable[[np.random.Generator], _Sample]]] = [
+        kinds = [
             (config.share_clip, self._clips, self._clip),
             (config.share_coded, self._coded, self._coded_clip),
             (config.share_moving_still, self._stills, self._moving_still),
@@ -87,9 +86,7 @@ class BatchMaker:
             (config.share_dry, self._clips + self._stills, self._dry),
             (config.share_flat, self._clips + self._stills, self._flat),
         ]
-        usable = [(share, draw) for share, entries, draw in kinds if entries and share > 0]
-        shares = np.array([share for share, _ in usable])
-        self._shares, self._draws = shares / shares.sum(), [draw for _, draw in usable]
+        self._mixture = Mixture(kinds)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -131,7 +128,7 @@ class BatchMaker:
         return unit(motion.align(np.rint(255.0 * sample.window).astype(np.uint8), cell=cell))
 
     def _sample(self, rng: np.random.Generator) -> _Sample:
-        sample = self._draws[int(rng.choice(len(self._draws), p=self._shares))](rng)
+        sample = self._mixture.draw(rng)
         for axis, chance in ((2, 0.5), (1, 0.15)):
             if rng.random() < chance:
                 sample.window = np.flip(sample.window, axis)
@@ -244,11 +241,7 @@ class BatchMaker:
         if rng.random() < 0.4:
             return clean
         level = np.clip((clean - _BLACK) / (_WHITE - _BLACK), 0.0, 1.0)
-        gain, gamma = rng.uniform(0.7, 1.15), np.exp(rng.uniform(-0.3, 0.3))
-        if rng.random() < 0.15:
-            gain *= rng.uniform(0.2, 0.6)
-        level = np.minimum(np.float32(gain) * level ** np.float32(gamma), 1.0)
-        return whole_codes(_BLACK + (_WHITE - _BLACK) * level)
+        return whole_codes(_BLACK + (_WHITE - _BLACK) * relit(rng, level))
 
     def _with_moving_lights(self, rng: np.random.Generator, clean: FloatArray) -> FloatArray:
         if rng.random() >= self._config.moving_lights:

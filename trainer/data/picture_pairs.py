@@ -5,7 +5,6 @@ A batch is a pure function of (library, configuration, step), as in `trainer.dat
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +12,9 @@ from numpy.typing import NDArray
 
 from trainer.config import DataConfig
 from trainer.data import pictures
-from trainer.data.crops import crop, pick, unit, whole_codes
+from trainer.data.crops import Mixture, crop, pick, relit, unit, whole_codes
 from trainer.data.drawn_rain import RainDrawer
-from trainer.data.library import Entry, Library
+from trainer.data.library import Library
 
 Codes = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
@@ -48,17 +47,13 @@ class PicturePairMaker:
         self._library, self._config, self._batch, self._seed = library, config, batch, seed
         self._stills, self._rainy = library.of_kind("still"), library.of_kind("rainy")
         self._rain = RainDrawer(library.arrays("layer"), heavy=config.heavy)
-        kinds: list[
-            tuple[float, list[Entry], Callable[[np.random.Generator], tuple[FloatArray, FloatArray]]]
-        ] = [
+        kinds = [
             (config.share_still, self._stills, self._still),
             (config.share_pair, self._rainy, self._pair),
             (config.share_dry, self._stills, self._dry),
             (config.share_flat, self._stills, self._flat),
         ]
-        usable = [(share, draw) for share, entries, draw in kinds if entries and share > 0]
-        shares = np.array([share for share, _ in usable])
-        self._shares, self._draws = shares / shares.sum(), [draw for _, draw in usable]
+        self._mixture = Mixture(kinds)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -78,7 +73,7 @@ class PicturePairMaker:
         return PictureBatch(*(np.stack(side) for side in zip(*samples, strict=True)))
 
     def _sample(self, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-        both = np.stack(self._draws[int(rng.choice(len(self._draws), p=self._shares))](rng))
+        both = np.stack(self._mixture.draw(rng))
         for axis, chance in ((3, 0.5), (2, 0.15)):
             if rng.random() < chance:
                 both = np.flip(both, axis)
@@ -121,7 +116,4 @@ class PicturePairMaker:
         clean = unit(crop(rng, self._library.array(pick(rng, self._stills)), self._config.crop_px))
         if rng.random() < 0.4:
             return clean
-        gain, gamma = rng.uniform(0.7, 1.15), np.exp(rng.uniform(-0.3, 0.3))
-        if rng.random() < 0.15:
-            gain *= rng.uniform(0.2, 0.6)
-        return whole_codes(np.float32(gain) * clean ** np.float32(gamma))
+        return whole_codes(relit(rng, clean))
