@@ -14,6 +14,7 @@
     ├── EngineError                  5   a runtime or device that cannot be used
     │   ├── EngineUnavailable            not installed: names the extra to install
     │   ├── PlanBuildError               the model does not compile for the device
+    │   ├── PlanCacheError               compiled plans cannot be kept on disk
     │   ├── InferenceError               a frame failed on the device
     │   ├── DeviceMemoryError            the frame does not fit into the device's memory
     │   └── Crashed                      a child process ended without a word (system.process)
@@ -122,6 +123,10 @@ class EngineUnavailable(EngineError):
 
 class PlanBuildError(EngineError):
     """The model does not compile for this device."""
+
+
+class PlanCacheError(EngineError):
+    """The folder of compiled plans cannot be used."""
 
 
 class InferenceError(EngineError):

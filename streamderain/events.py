@@ -89,6 +89,33 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Building:
+    """An engine compiles a model for frames of one size; the result is kept for the next time.
+
+    Attributes:
+        model: Name of the model.
+        engine: What compiles.
+        device: What for.
+        width: Of the frames, px.
+        height: Of the frames, px.
+        phase: What it is at; empty at the start and at the end.
+        done: How much of that is done, 0..1.
+        elapsed_s: Seconds since it began.
+        note: Why it is built; empty where none was there.
+    """
+
+    model: str
+    engine: str
+    device: str
+    width: int
+    height: int
+    phase: str
+    done: float
+    elapsed_s: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far the run is. Sent a few times a second.
 
@@ -199,5 +226,5 @@ class Skipped:
     targets: tuple[str, ...]
 
 
-Event = Started | Progress | Complete | Failed | Skipped
+Event = Building | Started | Progress | Complete | Failed | Skipped
 Observer = Callable[[Event], None]

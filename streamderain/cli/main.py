@@ -108,12 +108,17 @@ _TARGET: _Options = (
 
 _ENGINE: _Options = (
     click.option("--model", default="dcd-lite", show_default=True, help="Model name, or a model folder."),
-    click.option("--engine", default="auto", show_default=True, help="auto, openvino or torch."),
+    click.option("--engine", default="auto", show_default=True, help="auto, openvino, torch or tensorrt."),
 )
 
 _ENGINE_SETTINGS: _Options = (
     click.option("--device", default="auto", show_default=True, help="Device, in the engine's words."),
-    click.option("--precision", default="auto", show_default=True, help="f32, bf16 or int8."),
+    click.option(
+        "--precision",
+        default="auto",
+        show_default=True,
+        help="f32, f16, bf16 or int8; not every engine has all.",
+    ),
     click.option("--threads", default=0, metavar="N", help="Processor threads for the engine; 0 for all."),
     click.option(
         "--strength", default=1.0, show_default=True, help="How much of the rain is taken away, 0 to 1."
@@ -319,6 +324,60 @@ def models_show(name: str, as_json: bool) -> None:
     from streamderain.cli.models import show_command
 
     show_command(name, as_json=as_json)
+
+
+@cli.group()
+def engine() -> None:
+    """Build, list and remove plans: models compiled by TensorRT for one size and one kind of GPU."""
+
+
+@engine.command("build")
+@click.argument("model", default="dcd-lite")
+@click.option("--size", metavar="WIDTHxHEIGHT", help="Size of the frames, as coded.")
+@click.option("--pix-fmt", default="yuv420p", show_default=True, help="Their pixel format.")
+@click.option("--like", metavar="VIDEO", help="Take size and pixel format from a video.")
+@click.option("--for", "capability", metavar="smNN", help="Build for another card: sm89 for Ada.")
+@click.option("--device", default="auto", show_default=True, help="Build for this one: cuda or cuda:N.")
+@click.option("--precision", default="auto", show_default=True, help="f16 or f32.")
+@click.option("--max-size", default=0, metavar="PX", help="As for run.")
+@_with(_report("log", "everything that the builder says"), _OVERWRITE, _QUIET)
+def engine_build(**arguments: Any) -> None:
+    """Build the plan of MODEL ahead, so that no run has to.
+
+    Plans lie in $XDG_CACHE_HOME/streamderain/plans, ~/.cache unless that is set.
+    """
+    from streamderain.cli.engine import build_command
+
+    build_command(**arguments)
+
+
+@engine.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def engine_list(as_json: bool) -> None:
+    """List all plans, a line each, the latest used first."""
+    from streamderain.cli.engine import list_command
+
+    list_command(as_json=as_json)
+
+
+@engine.command("show")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def engine_show(name: str, as_json: bool) -> None:
+    """Show all that is known of one plan; a part of its name will do."""
+    from streamderain.cli.engine import show_command
+
+    show_command(name, as_json=as_json)
+
+
+@engine.command("prune")
+@click.option("--all", "everything", is_flag=True, help="Remove every plan.")
+@click.option("--keep-gib", "limit_gib", type=float, metavar="N", help="Keep so much.  [default: the limit]")
+def engine_prune(everything: bool, limit_gib: float | None) -> None:
+    """Remove plans, the longest unused first, until the rest fits."""
+    from streamderain.cli.engine import prune_command
+
+    prune_command(everything=everything, limit_gib=limit_gib)
 
 
 @cli.command()

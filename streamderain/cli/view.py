@@ -79,6 +79,8 @@ class View:
 
     def _show(self, event: events.Event) -> None:
         match event:
+            case events.Building():
+                self._building(event)
             case events.Started():
                 self._started(event)
             case events.Progress():
@@ -91,6 +93,14 @@ class View:
             case events.Skipped():
                 if not self._quiet:
                     self._say(f"{_place(event)}{event.source}: skipped, {', '.join(event.targets)} is there")
+
+    def _building(self, event: events.Building) -> None:
+        if self._quiet or monotonic() - self._last_line < LINE_EVERY_S:
+            return
+        self._last_line = monotonic()
+        at = f", {event.phase} {event.done:.0%}" if event.elapsed_s else "; it is kept for the next time"
+        what = f"{event.model} for {event.width}x{event.height} on {event.device}"
+        self._say(f"compiling {what} by {event.engine}{at}")
 
     def _started(self, event: events.Started) -> None:
         self._warn(event.warnings)

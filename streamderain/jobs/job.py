@@ -86,7 +86,7 @@ class Job:
             if source is None:
                 return None
             cleanup.callback(source.close)
-            pipeline, warnings = self._prepare(source, cleanup)
+            pipeline, warnings = self._prepare(source, cleanup, tell)
             pipeline.counters.started = started
             total = _expected_frames(source)
             tell(self._started(source, total, warnings))
@@ -135,9 +135,9 @@ class Job:
             return None  # a pipe that was stopped brought too little to be opened
         return opening.result()
 
-    def _prepare(self, source: MediaSource, cleanup: ExitStack) -> tuple[Pipeline, list[str]]:
+    def _prepare(self, source: MediaSource, cleanup: ExitStack, tell: Observer) -> tuple[Pipeline, list[str]]:
         """Open sessions and outputs, which are closed again should anything fail."""
-        options = SessionOptions.of(self._options.engine, depth=self._slots, trace=self._trace)
+        options = SessionOptions.of(self._options.engine, depth=self._slots, trace=self._trace, tell=tell)
         sessions = []
         for stream in source.streams:
             sessions.append(self._engine.session(stream.geometry, options))

@@ -159,7 +159,7 @@ def _models() -> Iterator[Check]:
 
 def _engines() -> Iterator[Check]:
     for name, entry in ENGINES.items():
-        if entry.needs is None:
+        if not entry.needs:
             continue
         needed = name == AUTO_ORDER[0]
         if not entry.installed:

@@ -22,7 +22,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from streamderain.errors import EncodeError, UnsupportedFormat
+from streamderain.errors import ConfigError, EncodeError, UnsupportedFormat
 from streamderain.frame import Chroma, Geometry, Planes, customary_matrix
 
 _FLOAT = re.compile(r"f(16|32)(le|be)$")
@@ -167,6 +167,25 @@ def geometry_of(frame: av.VideoFrame) -> Geometry:
         matrix=_MATRIX.get(frame.colorspace, customary_matrix(frame.height)),
         range="full" if _is_full_range(frame, layout.chroma) else "limited",
     )
+
+
+def geometry_of_format(width: int, height: int, pix_fmt: str) -> Geometry:
+    """Return the geometry that frames of a size and pixel format have where they carry no colour tags.
+
+    Args:
+        width: In px.
+        height: In px.
+        pix_fmt: As FFmpeg calls it.
+
+    Raises:
+        ConfigError: FFmpeg knows no such format.
+        UnsupportedFormat: It cannot be derained.
+    """
+    try:
+        form = av.VideoFormat(pix_fmt, width, height)
+    except ValueError as error:
+        raise ConfigError(f"FFmpeg knows no pixel format {pix_fmt!r}; yuv420p is the usual one") from error
+    return geometry_of(av.VideoFrame(width, height, working_format(form.name) or form.name))
 
 
 def component_planes(frame: av.VideoFrame) -> Planes:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamderain.closable import Closable
+from streamderain.events import Observer
 from streamderain.frame import Geometry, Planes
 from streamderain.models import ModelCard
 from streamderain.options import EngineOptions
@@ -35,6 +36,7 @@ class SessionOptions:
         alignment: False leaves neighbours where they are, also for models that want them warped.
         max_size: Longest side, px, at which a model that looks at whole frames sees them; 0 for their own.
         trace: Receives how long copies and the network take, in seconds of each emitted frame.
+        tell: Receives `events.Building` while the model is compiled.
     """
 
     depth: int = 0
@@ -43,9 +45,17 @@ class SessionOptions:
     alignment: bool = True
     max_size: int = 0
     trace: Trace | None = None
+    tell: Observer | None = None
 
     @classmethod
-    def of(cls, options: EngineOptions, *, depth: int = 0, trace: Trace | None = None) -> SessionOptions:
+    def of(
+        cls,
+        options: EngineOptions,
+        *,
+        depth: int = 0,
+        trace: Trace | None = None,
+        tell: Observer | None = None,
+    ) -> SessionOptions:
         """Return what the options of an engine say of its sessions."""
         aligned = options.alignment != "off"
         return cls(
@@ -54,6 +64,7 @@ class SessionOptions:
             alignment=aligned,
             max_size=options.max_size,
             trace=trace,
+            tell=tell,
         )
 
 

@@ -14,11 +14,10 @@ from contextlib import contextmanager
 import numpy as np
 
 from streamderain.errors import InferenceError
-from streamderain.frame import Geometry, Plane, Planes
+from streamderain.frame import Geometry, Planes
 from streamderain.models import ModelCard
 from streamderain.runtime.base import Engine, Session, SessionOptions
-from streamderain.runtime.window import WindowFrames
-from streamderain.runtime.windowed import WindowedSession, same_planes
+from streamderain.runtime.windowed import StoredFrame, SynchronousSession
 
 
 class IdentityEngine(Engine):
@@ -65,7 +64,7 @@ class IdentityEngine(Engine):
         """See `Engine.close`."""
 
 
-class _IdentitySession(WindowedSession):
+class _IdentitySession(SynchronousSession):
     def __init__(
         self,
         model: ModelCard,
@@ -80,15 +79,10 @@ class _IdentitySession(WindowedSession):
         self._fail_at = fail_at
         self._numbers = itertools.count()
 
-    def _copy_in(self, planes: Planes) -> tuple[Plane, ...]:
+    def _stored(self, planes: Planes) -> StoredFrame:
+        """Copy codes as they are, shifted or not: they leave as they came."""
         read = planes[: self.components]
-        return tuple(np.array(plane, dtype=self.geometry.dtype, order="C") for plane in read)
-
-    def _same(self, one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:
-        return same_planes(one, other)
-
-    def _prepare(self, window: WindowFrames[tuple[Plane, ...]]) -> Planes:
-        return window.frames[self.model.before]
+        return StoredFrame(tuple(np.array(plane, dtype=self.geometry.dtype, order="C") for plane in read))
 
     @contextmanager
     def _inferred(self, prepared: Planes, validity: tuple[float, ...]) -> Iterator[Planes]:

@@ -7,7 +7,7 @@ import threading
 from abc import ABC
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 
 import numpy as np
@@ -19,31 +19,33 @@ from streamderain.models import ModelCard
 from streamderain.runtime.adapters.luma import luma_of, luma_scale
 from streamderain.runtime.base import SessionOptions
 from streamderain.runtime.window import WindowFrames
-from streamderain.runtime.windowed import WindowedSession, same_planes
+from streamderain.runtime.windowed import StoredFrame, WindowedSession
 
 
 @dataclass(frozen=True, slots=True)
-class LumaFrame:
+class LumaFrame(StoredFrame):
     """A frame as a session of a luma model keeps it.
 
     Attributes:
-        planes: Copies of the components it reads, unshifted, in native byte order, contiguous.
-        luma: What of them is compared and aligned, see `luma_of`.
-        coarse: What the flow looks at; None where neighbours are not aligned.
         number: Of the frame in its session.
+        luma: What is compared and aligned, see `luma_of`.
+        coarse: What the flow looks at; None where neighbours are not aligned.
     """
 
-    number: int
-    planes: Planes
-    luma: Plane
-    coarse: Plane | None
+    number: int = field(kw_only=True)
+    luma: Plane = field(kw_only=True)
+    coarse: Plane | None = field(kw_only=True)
 
 
 class LumaSession(WindowedSession, ABC):
     """A session of a luma model: copies planes, and aligns the neighbours of models that ask for it.
 
+    `_stored_shift` is how far codes are still shifted left in the planes that `_stored` keeps.
+
     Engines that warp in their graph take the flows (`_stacked_flows`) instead of aligned planes (`_aligned`).
     """
+
+    _stored_shift = 0
 
     def __init__(
         self, model: ModelCard, geometry: Geometry, options: SessionOptions, *, workers: int
@@ -65,15 +67,13 @@ class LumaSession(WindowedSession, ABC):
         self._one_thread.close()
 
     def _copy_in(self, planes: Planes) -> LumaFrame:
-        copies = tuple(self._copied(plane) for plane in planes[: self.components])
-        luma = luma_of(copies, self._scale)
+        stored = self._stored(planes)
+        luma = luma_of(stored.planes, self._scale)
         coarse = None
         if self._aligns:
-            coarse = motion.coarse(luma, cell=self._cell, shift=self.geometry.bits - 8)
-        return LumaFrame(next(self._copied_frames), copies, luma, coarse)
-
-    def _same(self, one: LumaFrame, other: LumaFrame) -> bool:
-        return same_planes(one.planes, other.planes)
+            coarse = motion.coarse(luma, cell=self._cell, shift=self.geometry.bits - 8 + self._stored_shift)
+        number = next(self._copied_frames)
+        return LumaFrame(stored.planes, stored.memory, number=number, luma=luma, coarse=coarse)
 
     def _flows(self, window: WindowFrames[LumaFrame]) -> list[motion.Flow | None]:
         """Return the flow to each neighbour, oldest first; None where it is not to be moved."""

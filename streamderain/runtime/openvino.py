@@ -34,8 +34,9 @@ from streamderain.runtime.adapters.rgb_openvino import adapted_rgb_core, compone
 from streamderain.runtime.base import Engine, Session, SessionOptions
 from streamderain.runtime.blocks import block_means, extended, from_blocks, to_blocks
 from streamderain.runtime.luma_session import LumaFrame, LumaSession
-from streamderain.runtime.rgb_session import RgbSession, require_memory
+from streamderain.runtime.whole_frames import require_memory
 from streamderain.runtime.window import WindowFrames
+from streamderain.runtime.windowed import SynchronousSession
 
 _Prepared = tuple[Planes, list[Plane]]
 
@@ -133,7 +134,7 @@ class OpenVinoEngine(Engine):
             ) from error
 
 
-class _OpenVinoSession(LumaSession):
+class _OpenVinoSession(SynchronousSession, LumaSession):
     """Aligns and compares planes, and runs their blocks through a compiled graph."""
 
     def __init__(
@@ -201,7 +202,7 @@ class _OpenVinoSession(LumaSession):
         )
 
 
-class _OpenVinoRgbSession(RgbSession):
+class _OpenVinoRgbSession(SynchronousSession):
     """Runs whole planes through a compiled graph, one frame at a time."""
 
     def __init__(

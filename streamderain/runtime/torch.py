@@ -22,8 +22,9 @@ from streamderain.runtime.adapters.rgb import padded_size, resamplings, rgb_scal
 from streamderain.runtime.adapters.rgb_torch import RgbAdapter
 from streamderain.runtime.base import Engine, Session, SessionOptions
 from streamderain.runtime.luma_session import LumaFrame, LumaSession
-from streamderain.runtime.rgb_session import RgbSession, require_memory
+from streamderain.runtime.whole_frames import require_memory
 from streamderain.runtime.window import WindowFrames
+from streamderain.runtime.windowed import SynchronousSession
 
 Codes = NDArray[np.float32]
 
@@ -93,7 +94,7 @@ class TorchEngine(Engine):
         """See `Engine.close`."""
 
 
-class _TorchSession(LumaSession):
+class _TorchSession(SynchronousSession, LumaSession):
     """Runs planes and flows through the adapter, which warps, one frame at a time."""
 
     def __init__(
@@ -142,7 +143,7 @@ class _TorchSession(LumaSession):
         return self._shifted(result)
 
 
-class _TorchRgbSession(RgbSession):
+class _TorchRgbSession(SynchronousSession):
     """Runs whole planes through the adapter, one frame at a time."""
 
     def __init__(

@@ -20,14 +20,27 @@ from streamderain.runtime.base import EndOfSession, Session, SessionOptions, Tok
 from streamderain.runtime.window import Window, WindowFrames
 
 
+@dataclass(frozen=True, slots=True)
+class StoredFrame:
+    """A frame as a session keeps it.
+
+    Attributes:
+        planes: Copies of the components it reads, in native byte order, contiguous.
+        memory: What their memory belongs to, where that is to be given back after the last use.
+    """
+
+    planes: Planes
+    memory: Any = None
+
+
 @dataclass(slots=True)
 class _Pending:
     token: Token
-    result: Future[Planes]
+    result: Future[Any]
 
 
 class WindowedSession(Session):
-    """The part that engines share: the window, the order, the waiting. Subclasses copy in and infer.
+    """The part that engines share: the window, the order, the waiting. Subclasses compute.
 
     Args:
         model: Gives the window's shape.
@@ -55,28 +68,26 @@ class WindowedSession(Session):
         self._aborted = False
         self._busy_s = 0.0
 
-    @abstractmethod
     def _copy_in(self, planes: Planes) -> Any:
-        """Copy what the model reads of a frame into memory of the session."""
+        """Keep what the model reads of a frame, and what is worked out of it once."""
+        return self._stored(planes)
+
+    def _stored(self, planes: Planes) -> StoredFrame:
+        """Copy what the model reads of a frame into memory of the session, unshifted."""
+        return StoredFrame(tuple(self._copied(plane) for plane in planes[: self.components]))
 
     @abstractmethod
-    def _same(self, one: Any, other: Any) -> bool:
-        """Return whether two copied frames are equal, so that one says nothing new about the other."""
+    def _computed(self, window: WindowFrames[Any]) -> Any:
+        """Compute one frame, or have it computed, on a worker thread; return what `_delivered` wants."""
 
-    @abstractmethod
-    def _prepare(self, window: WindowFrames[Any]) -> Any:
-        """Make of a window what is computed: align its neighbours. Runs on a worker thread."""
+    def _delivered(self, result: Future[Any], timeout_s: float | None) -> Planes:
+        """Wait for what `_computed` returned, and return the planes.
 
-    @abstractmethod
-    def _inferred(self, prepared: Any, validity: tuple[float, ...]) -> AbstractContextManager[Any]:
-        """Compute one frame; what it gives is copied out before the context ends.
-
-        Runs on a worker thread and ends only when the device is done.
+        Raises:
+            TimeoutError: It took longer than `timeout_s`.
         """
-
-    @abstractmethod
-    def _copy_out(self, result: Any) -> Planes:
-        """Copy a computed frame out of the session's memory."""
+        planes: Planes = result.result(timeout_s)
+        return planes
 
     def push(self, planes: Planes, token: Token, *, cut: bool = False, emit: bool = True) -> None:
         """See `Session.push`."""
@@ -96,7 +107,8 @@ class WindowedSession(Session):
             if emit:
                 self._waiting.append(token)
             last = self._window.last
-            repeated = not cut and last is not None and self._same(last, copied)
+            # A frame equal to the one before says nothing new about it.
+            repeated = not cut and last is not None and same_planes(last.planes, copied.planes)
             self._submit(self._window.push(copied, cut=cut, emit=emit, repeated=repeated))
 
     def pop(self, timeout_s: float | None = None) -> tuple[Token, Planes] | None:
@@ -111,7 +123,7 @@ class WindowedSession(Session):
                 return None
             oldest = self._pending[0]
         try:
-            planes = oldest.result.result(timeout_s)
+            planes = self._delivered(oldest.result, timeout_s)
         except FutureTimeoutError:
             return None
         except CancelledError:
@@ -178,19 +190,10 @@ class WindowedSession(Session):
             self._pending.append(_Pending(token, self._pool.submit(self._work, window)))
         self._changed.notify_all()
 
-    def _work(self, window: WindowFrames[Any]) -> Planes:
+    def _work(self, window: WindowFrames[Any]) -> Any:
         started = perf_counter()
         try:
-            prepared = self._prepare(window)
-            aligned = perf_counter()
-            with self._inferred(prepared, window.validity) as result:
-                computed = perf_counter()
-                planes = self._copy_out(result)
-                if self._trace is not None:
-                    self._trace.add("align", aligned - started)
-                    self._trace.add("network", computed - aligned)
-                    self._trace.add("copy-out", perf_counter() - computed)
-            return planes
+            return self._computed(window)
         except EngineError:
             raise
         except Exception as error:
@@ -210,6 +213,35 @@ class WindowedSession(Session):
                 f"the session was opened for frames of {size}, whose planes are {list(expected)}, and "
                 f"got {[plane.shape for plane in planes]}; open a session per geometry"
             )
+
+
+class SynchronousSession(WindowedSession):
+    """Computes each frame on a worker thread that waits for the device."""
+
+    def _prepare(self, window: WindowFrames[Any]) -> Any:
+        """Make of a window what is computed: the current frame, unless neighbours are to be aligned."""
+        return window.frames[self.model.before].planes
+
+    @abstractmethod
+    def _inferred(self, prepared: Any, validity: tuple[float, ...]) -> AbstractContextManager[Any]:
+        """Compute one frame; what it gives is copied out before the context ends, the device done."""
+
+    @abstractmethod
+    def _copy_out(self, result: Any) -> Planes:
+        """Copy a computed frame out of the session's memory."""
+
+    def _computed(self, window: WindowFrames[Any]) -> Planes:
+        started = perf_counter()
+        prepared = self._prepare(window)
+        aligned = perf_counter()
+        with self._inferred(prepared, window.validity) as result:
+            computed = perf_counter()
+            planes = self._copy_out(result)
+            if self._trace is not None:
+                self._trace.add("align", aligned - started)
+                self._trace.add("network", computed - aligned)
+                self._trace.add("copy-out", perf_counter() - computed)
+        return planes
 
 
 def same_planes(one: tuple[Plane, ...], other: tuple[Plane, ...]) -> bool:

@@ -514,7 +514,7 @@ def test_what_the_core_leaves_alone_keeps_every_code(gan: ModelCard, name: str, 
 def test_frames_that_do_not_fit_into_memory_are_refused_before(
     gan: ModelCard, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamderain.runtime.rgb_session.available_bytes", lambda: 400 * 2**20)
+    monkeypatch.setattr("streamderain.runtime.whole_frames.available_bytes", lambda: 400 * 2**20)
     with open_engine(options_of(gan, name)) as engine:
         with pytest.raises(DeviceMemoryError, match=r"640x480 needs about 0\.6 GiB.*--max-size 528"):
             engine.session(Geometry(640, 480))

@@ -61,7 +61,7 @@ def collected(checks: Iterator[Check]) -> dict[str, Check]:
 
 
 def test_a_missing_engine_comes_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EngineEntry("nowhere:Nothing", "no_such_package", ("no-such-package",), "a dream")
+    entry = EngineEntry("nowhere:Nothing", ("no_such_package",), lambda: ("no-such-package",), "a dream")
     monkeypatch.setattr(doctor, "ENGINES", {"openvino": entry})
     check = collected(doctor._engines())["engine openvino"]
     assert (check.status, check.fix, check.needed) == ("missing", "pip install no-such-package", True)

@@ -25,6 +25,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "nvmlDeviceGetName": lambda handle: "Fake 1000",
         "nvmlSystemGetDriverVersion": lambda: "600.1",
         "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=8 * 2**30, used=3 * 2**30),
+        "nvmlDeviceGetCudaComputeCapability": lambda handle: [8, 9],
         "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=40),
     }
     for name, fake in fakes.items():
@@ -55,9 +56,11 @@ def test_without_a_driver_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_gpus_are_described(driver: list[str]) -> None:
-    assert gpu.gpus() == [gpu.Gpu("Fake 1000", 8.0, "600.1")]
+    assert gpu.gpus() == [gpu.Gpu("Fake 1000", 8.0, "600.1", (8, 9))]
     assert driver == ["init", "shutdown"]
-    assert machine.machine()["gpus"] == [{"name": "Fake 1000", "memory_gib": 8.0, "driver": "600.1"}]
+    assert machine.machine()["gpus"] == [
+        {"name": "Fake 1000", "memory_gib": 8.0, "driver": "600.1", "capability": (8, 9)}
+    ]
 
 
 def test_use_of_gpus_is_sampled(driver: list[str]) -> None:

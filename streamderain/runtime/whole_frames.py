@@ -1,29 +1,12 @@
-"""The session of models of RGB that engines share: copies of every colour component."""
+"""What sessions of models that look at whole frames need: memory."""
 
 from __future__ import annotations
 
-from abc import ABC
-
 from streamderain.errors import DeviceMemoryError
-from streamderain.frame import Geometry, Planes
+from streamderain.frame import Geometry
 from streamderain.models import ModelCard
 from streamderain.runtime.adapters.rgb import padded_size
-from streamderain.runtime.window import WindowFrames
-from streamderain.runtime.windowed import WindowedSession, same_planes
 from streamderain.system.memory import available_bytes
-
-
-class RgbSession(WindowedSession, ABC):
-    """A session of a model that reads single pictures in RGB; the engine's graph converts the planes."""
-
-    def _copy_in(self, planes: Planes) -> Planes:
-        return tuple(self._copied(plane) for plane in planes[: self.components])
-
-    def _same(self, one: Planes, other: Planes) -> bool:
-        return same_planes(one, other)
-
-    def _prepare(self, window: WindowFrames[Planes]) -> Planes:
-        return window.frames[self.model.before]
 
 
 def require_memory(model: ModelCard, geometry: Geometry, *, max_size: int, device: str) -> None:
