@@ -5,7 +5,7 @@ each. Nothing waits for the host but what the host itself reads or writes; every
 
     host        writes a frame's pinned memory     after its last copy to the device
     copy-in     overwrites a frame on the device   after the last computation that reads it
-    compute     reads frames and inputs            after their copies
+    compute     reads frames and inputs            after the inputs' copy, the last of all of them
     copy-out    reads the result                   after the computation
     host        reads the result                   after its copy
     everything  of a slot is used again            after the host is done with the result
@@ -19,7 +19,7 @@ import re
 import threading
 import time
 import weakref
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -61,15 +61,16 @@ class Layout:
         tensors: What the block holds, in order.
 
     Attributes:
+        tensors: The same.
         size_bytes: Of the whole block.
         offsets: Where each tensor begins, bytes, by name.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._tensors = tuple(tensors)
+        self.tensors = tuple(tensors)
         self.offsets: dict[str, int] = {}
         end = 0
-        for tensor in self._tensors:
+        for tensor in self.tensors:
             self.offsets[tensor.name] = end
             size = int(np.prod(tensor.shape, dtype=np.int64)) * np.dtype(tensor.dtype).itemsize
             end += -(-size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
@@ -78,7 +79,7 @@ class Layout:
     def views(self, memory: NDArray[np.uint8]) -> dict[str, Plane]:
         """Return the tensors as views of a block's bytes."""
         found = {}
-        for tensor in self._tensors:
+        for tensor in self.tensors:
             dtype, start = np.dtype(tensor.dtype), self.offsets[tensor.name]
             size = int(np.prod(tensor.shape, dtype=np.int64)) * dtype.itemsize
             found[tensor.name] = memory[start : start + size].view(dtype).reshape(tensor.shape)
@@ -154,8 +155,8 @@ def cuda_errors(what: str) -> Iterator[None]:
                 "or choose another --device"
             ) from error
         raise InferenceError(
-            f"{what}: {error}. The GPU may have been lost or reset: look into the system's log (dmesg, "
-            "nvidia-smi), then run again, or use --engine openvino"
+            f"{what}: {str(error).partition('. ')[0]}. The GPU may have been lost or reset: look "
+            "into the system's log (dmesg, nvidia-smi), then run again, or use --engine openvino"
         ) from error
 
 
@@ -199,10 +200,12 @@ class Block:
         arrays: The tensors in pinned memory, by name.
         copied: Ends with the last copy between both.
         read: Ends with the last computation that reads the device's side.
+        turn: Number of its last use.
     """
 
     def __init__(self, device: Device, stream: Stream, layout: Layout) -> None:
         self._layout = layout
+        self.turn = 0
         self.pinned: Buffer = LegacyPinnedMemoryResource().allocate(layout.size_bytes)
         self.device: Buffer = device.allocate(layout.size_bytes, stream=stream)
         self.copied = device.create_event(EventOptions(blocking_sync=True))
@@ -241,7 +244,8 @@ class Slot:
         outputs: The result; its event `copied` says that the host may read it.
         began: Ends when the computation may begin.
         computed: Ends with the computation.
-        graphs: Recorded computations, by the addresses they use.
+        graphs: Recorded computations, by the addresses of the frames they read; None where one was computed
+            once and not yet recorded.
     """
 
     def __init__(self, context: Context, inputs: Block, outputs: Block, device: Device) -> None:
@@ -269,12 +273,8 @@ class Streams:
         """Overwrite a frame on the device only after the last computation that reads it."""
         self.copy_in.wait(block.read)
 
-    def compute_after_frame(self, block: Block) -> None:
-        """Read a frame only after its copy to the device."""
-        self.compute.wait(block.copied)
-
-    def compute_after_inputs(self, slot: Slot) -> None:
-        """Read the small inputs only after their copy to the device."""
+    def compute_after_copies(self, slot: Slot) -> None:
+        """Read inputs and frames only after their copies to the device; frames are copied before inputs."""
         self.compute.wait(slot.inputs.copied)
 
     def copy_out_after_compute(self, slot: Slot) -> None:
@@ -315,6 +315,7 @@ class DoubleBuffer(Closable):
         inputs: The small inputs of a computation.
         outputs: The tensors of its result.
         slots: How many results may be under way or in use.
+        frames: How many uploaded frames there is memory for from the start; more is made where it is needed.
 
     Raises:
         DeviceMemoryError: The device has too little memory.
@@ -329,12 +330,14 @@ class DoubleBuffer(Closable):
         inputs: Layout,
         outputs: Layout,
         slots: int,
+        frames: int,
     ) -> None:
         self._device, self._program, self._frame = device, program, frame
         self._blocks: list[Block] = []
         self._scratch: Buffer | None = None
-        self._unused: deque[Block] = deque()  # append and popleft are atomic
-        self._slots: deque[Slot] = deque()
+        self._unused: list[Block] = []
+        self._uploads = 0
+        self._slots: list[Slot] = []
         self._order = threading.Lock()
         self._closed = False
         device.set_current()
@@ -342,6 +345,9 @@ class DoubleBuffer(Closable):
             self.streams = Streams(device)
             try:
                 self._allocate(inputs, outputs, slots)
+                self._unused += [self._block(frame) for _ in range(frames)]
+                # Memory belongs to the stream it was asked for on until that is done.
+                self.streams.copy_in.sync()
             except BaseException:
                 self.close()
                 raise
@@ -352,8 +358,6 @@ class DoubleBuffer(Closable):
         for _ in range(slots):
             context = self._program.context(int(self._scratch.handle))
             self._slots.append(Slot(context, self._block(inputs), self._block(outputs), self._device))
-        # Memory belongs to the stream it was asked for on until that is done.
-        stream.sync()
 
     def _block(self, layout: Layout) -> Block:
         self._blocks.append(Block(self._device, self.streams.copy_in, layout))
@@ -376,7 +380,7 @@ class DoubleBuffer(Closable):
         """
         self._device.set_current()
         with cuda_errors("a frame could not be copied to the GPU"):
-            block = self._taken()
+            block = self._unused_block()
             self.streams.host_writes_after_copy(block)
             for name, plane in planes.items():
                 np.copyto(block.arrays[name], plane)
@@ -387,11 +391,16 @@ class DoubleBuffer(Closable):
         weakref.finalize(lease, self._unused.append, block).atexit = False
         return lease
 
-    def _taken(self) -> Block:
-        try:
-            return self._unused.popleft()
-        except IndexError:
-            return self._block(self._frame)
+    def _unused_block(self) -> Block:
+        """Return the block whose turn it is: in a fixed rotation graphs serve again and again."""
+        self._uploads += 1
+        if self._unused:
+            block = min(self._unused, key=lambda one: one.turn)
+            self._unused.remove(block)
+        else:
+            block = self._block(self._frame)
+        block.turn = self._uploads
+        return block
 
     def start(self, window: Sequence[Block], fill: Callable[[Arrays], None]) -> Slot:
         """Have a frame computed and its result copied back; return at once.
@@ -404,7 +413,10 @@ class DoubleBuffer(Closable):
             InferenceError: The device failed.
         """
         self._device.set_current()
-        slot = self._slots.popleft()
+        key = tuple(int(block.device.handle) for block in window)
+        with self._order:
+            slot = next((one for one in self._slots if key in one.graphs), self._slots[0])
+            self._slots.remove(slot)
         fill(slot.inputs.arrays)
         addresses = slot.inputs.addresses() | slot.outputs.addresses()
         for number, block in enumerate(window):
@@ -413,11 +425,9 @@ class DoubleBuffer(Closable):
         with self._order, cuda_errors("a frame could not be computed"):
             slot.inputs.device.copy_from(slot.inputs.pinned, stream=streams.copy_in)
             streams.copy_in.record(slot.inputs.copied)
-            streams.compute_after_inputs(slot)
-            for block in window:
-                streams.compute_after_frame(block)
+            streams.compute_after_copies(slot)
             streams.compute.record(slot.began)
-            self._compute(slot, addresses)
+            self._compute(slot, key, addresses)
             streams.compute.record(slot.computed)
             for block in window:
                 streams.compute.record(block.read)
@@ -426,9 +436,9 @@ class DoubleBuffer(Closable):
             streams.copy_out.record(slot.outputs.copied)
         return slot
 
-    def _compute(self, slot: Slot, addresses: Mapping[str, int]) -> None:
-        """Enqueue the computation, replayed as a graph from the third time on at the same addresses."""
-        compute, graphs, key = self.streams.compute, slot.graphs, tuple(addresses.values())
+    def _compute(self, slot: Slot, key: tuple[int, ...], addresses: Mapping[str, int]) -> None:
+        """Enqueue the computation, replayed as a graph from the third time on with the same frames."""
+        compute, graphs = self.streams.compute, slot.graphs
         if not self._program.capturable or key not in graphs:
             # The first time a runtime settles what it postponed, which no graph may hold.
             slot.context.enqueue(addresses, int(compute.handle))

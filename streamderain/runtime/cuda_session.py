@@ -70,8 +70,13 @@ def session_bytes(model: ModelCard, geometry: Geometry) -> int:
     """
     frame, inputs, outputs = cuda_layouts(model, geometry)
     slots = MAX_WORKERS + 2 + model.after
-    frames = slots + model.before + 1
+    frames = slots + _held(model)
     return frames * frame.size_bytes + slots * (inputs.size_bytes + outputs.size_bytes)
+
+
+def _held(model: ModelCard) -> int:
+    """Return how many frames a session keeps beside those whose results are under way."""
+    return model.before + 1
 
 
 class _CudaSession(WindowedSession):
@@ -92,8 +97,15 @@ class _CudaSession(WindowedSession):
         self._shown: Slot | None = None
         self._computed_s = 0.0
         # Every frame in flight needs a slot, and so does the result that the caller still reads.
+        slots = self._capacity + 1
         self._buffer = DoubleBuffer(
-            device, program, frame=frame, inputs=inputs, outputs=outputs, slots=self._capacity + 1
+            device,
+            program,
+            frame=frame,
+            inputs=inputs,
+            outputs=outputs,
+            slots=slots,
+            frames=slots + _held(model),
         )
 
     @property

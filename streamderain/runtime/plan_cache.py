@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -178,11 +178,12 @@ class PlanCache:
         return removed
 
     @contextmanager
-    def building(self, key: PlanKey) -> Iterator[bool]:
-        """Hold the right to build a plan; others who want the same one wait.
+    def building(self, key: PlanKey, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold the right to build a plan; others who want the same one wait, and may find it then.
 
-        Yields:
-            Whether somebody else was waited for, who may have built it.
+        Args:
+            key: Of the plan.
+            waiting: Called again and again while another process builds it.
 
         Raises:
             PlanCacheError: The folder cannot be written.
@@ -191,11 +192,10 @@ class PlanCache:
             # Locks are tiny and stay: one that is removed could be held by two.
             lock = self._path(key).with_suffix(".lock").open("w")
         with lock:
-            waited = False
             while not _locked(lock.fileno()):
-                waited = True
+                waiting()
                 time.sleep(_WAIT_S)
-            yield waited
+            yield
 
     def _path(self, key: PlanKey) -> Path:
         return self.folder / f"{key.name}.plan"

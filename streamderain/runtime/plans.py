@@ -118,7 +118,8 @@ class PlanMaker:
         found = self.cache.find(key)
         if found is not None:
             return Plan(*found, rows)
-        with self.cache.building(key):
+        progress = self._progress(geometry, tell)
+        with self.cache.building(key, lambda: progress("waiting for another process that compiles it", 0.0)):
             found = self.cache.find(key)  # another process may just have built it
             if found is not None:
                 return Plan(*found, rows)
@@ -126,7 +127,7 @@ class PlanMaker:
                 graph,
                 capability=self.capability,
                 exact=self.precision == "f32",
-                progress=self._progress(geometry, tell),
+                progress=progress,
                 listener=self._listener,
             )
             stored = self.cache.keep(key, built.data, activation_bytes=built.activation_bytes)
@@ -152,15 +153,13 @@ class PlanMaker:
         read = "luma" if self.model.input == "luma" and not geometry.is_rgb else geometry.chroma
         return f"{read} {geometry.bits}-bit {geometry.range}"
 
-    def _progress(self, geometry: Geometry, tell: Observer | None) -> library.Progress | None:
-        if tell is None:
-            return None
+    def _progress(self, geometry: Geometry, tell: Observer | None) -> library.Progress:
         began, last = time.monotonic(), 0.0
 
         def progress(phase: str, done: float) -> None:
             nonlocal last
             now = time.monotonic()
-            if now - last >= _TELL_EVERY_S:
+            if tell is not None and now - last >= _TELL_EVERY_S:
                 last = now
                 tell(
                     Building(

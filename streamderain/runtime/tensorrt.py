@@ -6,6 +6,7 @@ and come back as they are. Plans are compiled at first use and kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from streamderain.errors import DeviceMemoryError, InferenceError, PlanBuildError
@@ -22,6 +23,9 @@ from streamderain.runtime.tensorrt_library import LOG, trt
 
 MAX_STRIPS = 16
 """More strips than this compute mostly what is around them."""
+
+_WORTH = 0.9
+"""More strips are tried only as long as they bring down what a computation needs to this share."""
 
 _KEPT = 2
 
@@ -62,35 +66,35 @@ class TensorRtEngine(Engine):
     def session(self, geometry: Geometry, options: SessionOptions | None = None) -> Session:
         """See `Engine.session`. Frames too large for the memory are computed in strips where that works."""
         options = options or SessionOptions()
-        strips = 1
+        strips, scratch_bytes = 1, math.inf
         while True:
+            program = self._program(geometry, options, strips)
             try:
-                return self._session(geometry, options, strips)
+                return open_cuda_session(self.model, geometry, options, device=self._device, program=program)
             except DeviceMemoryError as error:
                 if not self.model.tileable:
                     raise DeviceMemoryError(
                         f"{error}. {self.model.name} looks at whole frames; let it work at a smaller size "
                         "(--max-size), or choose a model that can look at parts of a frame"
                     ) from error
-                strips *= 2
-                if strips > MAX_STRIPS:
+                if strips == MAX_STRIPS or program.scratch_bytes > _WORTH * scratch_bytes:
                     raise
+            strips, scratch_bytes = 2 * strips, program.scratch_bytes
 
     def close(self) -> None:
         """See `Engine.close`."""
         self._programs.clear()
 
-    def _session(self, geometry: Geometry, options: SessionOptions, strips: int) -> Session:
+    def _program(self, geometry: Geometry, options: SessionOptions, strips: int) -> Program:
+        """Return the program for a geometry; the last ones are kept."""
         key = (geometry, options.max_size, strips)
         if key not in self._programs:
             while len(self._programs) >= _KEPT:
                 self._programs.pop(next(iter(self._programs)))
-            self._programs[key] = self._program(geometry, options, strips)
-        return open_cuda_session(
-            self.model, geometry, options, device=self._device, program=self._programs[key]
-        )
+            self._programs[key] = self._loaded(geometry, options, strips)
+        return self._programs[key]
 
-    def _program(self, geometry: Geometry, options: SessionOptions, strips: int) -> Program:
+    def _loaded(self, geometry: Geometry, options: SessionOptions, strips: int) -> Program:
         plans = self._maker.strips(geometry, count=strips, max_size=options.max_size, tell=options.tell)
         self._device.set_current()
         with cuda_errors("the plan could not be loaded"):

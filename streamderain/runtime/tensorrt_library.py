@@ -113,7 +113,7 @@ def build_plan(
     *,
     capability: Capability,
     exact: bool,
-    progress: Progress | None = None,
+    progress: Progress = lambda phase, done: None,
     listener: Callable[[str, str], None] | None = None,
 ) -> BuiltPlan:
     """Compile an ONNX graph of fixed shapes.
@@ -138,7 +138,7 @@ def build_plan(
         LOG.listener = None
 
 
-def _built(graph: bytes, capability: Capability, *, exact: bool, progress: Progress | None) -> bytes:
+def _built(graph: bytes, capability: Capability, *, exact: bool, progress: Progress) -> bytes:
     # All of these stay in this scope: a parser whose network is gone crashes.
     builder = trt.Builder(LOG)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -155,9 +155,8 @@ def _built(graph: bytes, capability: Capability, *, exact: bool, progress: Progr
         config.clear_flag(trt.BuilderFlag.TF32)
     if BUILDS_AHEAD:
         _aim(config, capability)
-    monitor = None if progress is None else _Monitor(progress)
-    if monitor is not None:
-        config.progress_monitor = monitor
+    monitor = _Monitor(progress)  # the configuration does not keep it alive
+    config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         said = LOG.reason()

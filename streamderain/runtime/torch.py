@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamderain.errors import DeviceMemoryError, EngineUnavailable
+from streamderain.errors import EngineUnavailable
 from streamderain.frame import Geometry, Plane, Planes
 from streamderain.models import ModelCard
 from streamderain.nets.families import load_core
@@ -25,6 +25,7 @@ from streamderain.runtime.luma_session import LumaFrame, LumaSession
 from streamderain.runtime.whole_frames import require_memory
 from streamderain.runtime.window import WindowFrames
 from streamderain.runtime.windowed import SynchronousSession
+from streamderain.system.installing import install_command
 
 Codes = NDArray[np.float32]
 
@@ -35,7 +36,8 @@ class TorchEngine(Engine):
     Args:
         model: The model; its card names the weights.
         device: `"auto"` (CUDA where there is one, else the CPU), `"cpu"`, `"cuda"` or `"cuda:N"`.
-        precision: `"auto"`, `"f32"` or `"bf16"` (autocast, the adapter stays in f32).
+        precision: `"auto"` (`"f16"` on CUDA, else `"f32"`), `"f32"`, `"bf16"`, or on CUDA `"f16"`; the
+            adapter stays in f32.
         threads: Processor threads to use on a CPU; 0 leaves torch's own choice.
 
     Raises:
@@ -46,49 +48,69 @@ class TorchEngine(Engine):
 
     def __init__(self, model: ModelCard, *, device: str, precision: str, threads: int) -> None:
         self.model = model
-        self.precision = "f32" if precision == "auto" else precision
-        if self.precision not in ("f32", "bf16"):
-            raise EngineUnavailable(
-                f"the torch engine has no precision {self.precision}; use --precision f32 or bf16, "
-                "or --engine openvino for int8"
-            )
         self._device = _torch_device(device)
+        cuda = self._device.type == "cuda"
+        self.precision = ("f16" if cuda else "f32") if precision == "auto" else precision
+        known = ("f32", "bf16", "f16") if cuda else ("f32", "bf16")
+        if self.precision not in known:
+            raise EngineUnavailable(
+                f"the torch engine has no precision {self.precision} on {self._device}; use --precision "
+                f"{' or '.join(known)}, or --engine openvino for int8"
+            )
         self.device = _describe(self._device)
         if threads and self._device.type == "cpu":
             torch.set_num_threads(min(threads, len(os.sched_getaffinity(0))))
-        self._core = load_core(model.family, model.paths("weights")).to(self._device).eval()
+        core = load_core(model.family, model.paths("weights")).to(self._device).eval()
+        self._core = core.to(memory_format=torch.channels_last) if cuda else core
 
     def session(self, geometry: Geometry, options: SessionOptions | None = None) -> Session:
         """See `Engine.session`."""
-        if self.model.input == "rgb":
-            return self._rgb_session(geometry, options or SessionOptions())
-        adapter = LumaAdapter(
-            self._core,
-            scale=luma_scale(geometry),
-            current=self.model.before,
-            multiple=self.model.multiple,
-            cell=self.model.flow.edge_px(geometry.width, geometry.height),
-        )
-        return _TorchSession(
-            self.model,
-            geometry,
-            options or SessionOptions(),
-            adapter=adapter,
-            device=self._device,
-            precision=self.precision,
-        )
+        options = options or SessionOptions()
+        adapter = self._adapter(geometry, options)
+        if self._device.type == "cuda":
+            return self._cuda_session(adapter, geometry, options)
+        if isinstance(adapter, LumaAdapter):
+            return _TorchSession(self.model, geometry, options, adapter=adapter, half=self._half)
+        require_memory(self.model, geometry, max_size=options.max_size, device=self.device)
+        return _TorchRgbSession(self.model, geometry, options, adapter=adapter)
 
-    def _rgb_session(self, geometry: Geometry, options: SessionOptions) -> Session:
-        if self._device.type == "cpu":
-            require_memory(self.model, geometry, max_size=options.max_size, device=self.device)
-        adapter = RgbAdapter(
+    @property
+    def _half(self) -> torch.dtype | None:
+        return {"f32": None, "bf16": torch.bfloat16, "f16": torch.float16}[self.precision]
+
+    def _adapter(self, geometry: Geometry, options: SessionOptions) -> LumaAdapter | RgbAdapter:
+        if self.model.input == "luma":
+            return LumaAdapter(
+                self._core,
+                scale=luma_scale(geometry),
+                current=self.model.before,
+                multiple=self.model.multiple,
+                cell=self.model.flow.edge_px(geometry.width, geometry.height),
+            )
+        return RgbAdapter(
             RgbCore(self._core),
             scale=rgb_scale(geometry),
             resamplings=resamplings(geometry, options.max_size),
             size=padded_size(self.model, geometry, options.max_size),
-            bf16=self.precision == "bf16",
+            half=self._half,
         )
-        return _TorchRgbSession(self.model, geometry, options, adapter=adapter, device=self._device)
+
+    def _cuda_session(
+        self, adapter: LumaAdapter | RgbAdapter, geometry: Geometry, options: SessionOptions
+    ) -> Session:
+        try:
+            from streamderain.runtime.cuda import open_device
+            from streamderain.runtime.cuda_session import open_cuda_session
+            from streamderain.runtime.torch_cuda import TorchProgram
+        except ImportError as error:
+            raise EngineUnavailable(
+                f"torch on CUDA needs cuda-core ({error}): {install_command('cuda-core')}"
+            ) from error
+        program = TorchProgram(
+            adapter, model=self.model, geometry=geometry, device=self._device, half=self._half
+        )
+        device = open_device(str(self._device))
+        return open_cuda_session(self.model, geometry, options, device=device, program=program)
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -104,13 +126,11 @@ class _TorchSession(SynchronousSession, LumaSession):
         options: SessionOptions,
         *,
         adapter: LumaAdapter,
-        device: torch.device,
-        precision: str,
+        half: torch.dtype | None,
     ) -> None:
         super().__init__(model, geometry, options, workers=1)
         self._adapter = adapter
-        self._device = device
-        self._autocast = precision == "bf16"
+        self._half = half
 
     def _prepare(self, window: WindowFrames[LumaFrame]) -> tuple[Codes, Codes | None]:
         codes = np.stack([np.stack(frame.planes) for frame in window.frames]).astype(np.float32)
@@ -121,23 +141,17 @@ class _TorchSession(SynchronousSession, LumaSession):
         self, prepared: tuple[Codes, Codes | None], validity: tuple[float, ...]
     ) -> Iterator[list[Plane]]:
         codes, flows = prepared
-        try:
-            result = self._derain(
-                torch.from_numpy(codes),
-                None if flows is None else torch.from_numpy(flows),
-                torch.tensor([validity]),
-            )
-        except torch.OutOfMemoryError as error:
-            raise _too_large(self.geometry, self._device) from error
+        result = self._derain(
+            torch.from_numpy(codes),
+            None if flows is None else torch.from_numpy(flows),
+            torch.tensor([validity]),
+        )
         yield list(result.astype(self.geometry.dtype))
 
     @torch.inference_mode()
     def _derain(self, codes: torch.Tensor, flows: torch.Tensor | None, validity: torch.Tensor) -> Any:
-        codes, validity = codes.to(self._device), validity.to(self._device)
-        flows = None if flows is None else flows.to(self._device)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
-            clean = self._adapter(codes, flows, validity, self.strength)
-        return clean.float().cpu().numpy()
+        with torch.autocast("cpu", self._half, enabled=self._half is not None):
+            return self._adapter(codes, flows, validity, self.strength).float().numpy()
 
     def _copy_out(self, result: list[Plane]) -> Planes:
         return self._shifted(result)
@@ -153,31 +167,19 @@ class _TorchRgbSession(SynchronousSession):
         options: SessionOptions,
         *,
         adapter: RgbAdapter,
-        device: torch.device,
     ) -> None:
         super().__init__(model, geometry, options, workers=1)
         self._adapter = adapter
-        self._device = device
 
     @contextmanager
     def _inferred(self, prepared: Planes, validity: tuple[float, ...]) -> Iterator[list[Plane]]:
-        try:
-            with torch.inference_mode():
-                sent = [torch.from_numpy(p.astype(np.float32)).to(self._device) for p in prepared]
-                clean = [plane.cpu().numpy() for plane in self._adapter(sent, self.strength)]
-        except torch.OutOfMemoryError as error:
-            raise _too_large(self.geometry, self._device) from error
+        with torch.inference_mode():
+            sent = [torch.from_numpy(plane.astype(np.float32)) for plane in prepared]
+            clean = [plane.numpy() for plane in self._adapter(sent, self.strength)]
         yield [plane.astype(self.geometry.dtype) for plane in clean]
 
     def _copy_out(self, result: list[Plane]) -> Planes:
         return self._shifted(result)
-
-
-def _too_large(geometry: Geometry, device: torch.device) -> DeviceMemoryError:
-    return DeviceMemoryError(
-        f"frames of {geometry.width}x{geometry.height} do not fit into the memory of {device}; use "
-        "--device cpu, scale the video down first, or (models that look at whole frames) give --max-size"
-    )
 
 
 def _torch_device(device: str) -> torch.device:
@@ -189,6 +191,10 @@ def _torch_device(device: str) -> torch.device:
         raise EngineUnavailable(f"torch knows no device {device!r}; use cpu, cuda or cuda:N") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise EngineUnavailable("torch finds no CUDA device here; leave --device out to use the CPU")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise EngineUnavailable(
+            f"torch finds no device {device}; there are {torch.cuda.device_count()}, numbered from cuda:0"
+        )
     return chosen
 
 

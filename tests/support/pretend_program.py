@@ -1,6 +1,6 @@
-"""Plans on the pretend driver: the graph of each is computed by onnxruntime, on the stream it is enqueued on.
+"""Programs on the pretend driver: what a GPU would compute is computed on the thread of its stream.
 
-To be imported where `LD_LIBRARY_PATH` leads to the pretend driver; see `pretend_gpu`.
+To be imported where `LD_LIBRARY_PATH` leads to the pretend driver, see `tests.support.pretend_gpu`.
 """
 
 from __future__ import annotations
@@ -30,25 +30,26 @@ graphs: dict[str, bytes] = {}
 
 
 def counts() -> dict[str, int]:
-    """Return what the driver did so far."""
+    """Return what the driver did so far, and what memory is in use."""
     names = ("copies", "launches", "waits", "device_bytes", "device_peak", "pinned_blocks")
     return {name: _driver.pretend_count(number) for number, name in enumerate(names)}
 
 
-def launch(stream: int, work: Callable[[], None]) -> None:
-    """Have a function called on a stream; it may be called again where the stream is recorded.
+class Launcher:
+    """Has functions called on streams; the same one again where the addresses are the same."""
 
-    Raises:
-        InferenceError: The driver refused.
-    """
-    function = _HostFunction(lambda _: work())
-    _kept.append(function)
-    if _driver.cuLaunchHostFunc(stream, function, None):
-        raise InferenceError("the pretend driver refused to launch")
+    def __init__(self, work: Callable[[Mapping[str, int]], None]) -> None:
+        self._work = work
+        self._functions: dict[tuple[tuple[str, int], ...], Any] = {}
 
-
-_kept: list[Any] = []
-"""Functions that streams may still call; a few bytes each."""
+    def enqueue(self, addresses: Mapping[str, int], stream: int) -> None:
+        """See `Context.enqueue`."""
+        key = tuple(addresses.items())
+        if key not in self._functions:
+            bound = dict(addresses)
+            self._functions[key] = _HostFunction(lambda _: self._work(bound))
+        if _driver.cuLaunchHostFunc(stream, self._functions[key], None):
+            raise InferenceError("the pretend driver refused to launch")
 
 
 def array_at(address: int, shape: Sequence[int], dtype: Any) -> NDArray[Any]:
@@ -57,62 +58,50 @@ def array_at(address: int, shape: Sequence[int], dtype: Any) -> NDArray[Any]:
     return np.frombuffer((ctypes.c_char * size).from_address(address), dtype).reshape(shape)
 
 
-def onnx_session(graph: bytes) -> onnxruntime.InferenceSession:
-    """Return a graph ready to run, on one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+class OnnxGraph:
+    """A graph with its adapter, computed by onnxruntime on one thread."""
 
+    def __init__(self, graph: bytes, *, offset: int = 0) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._offset = offset
 
-class OnnxContext:
-    """Stands for an execution context: computes on the stream what is at the addresses then."""
-
-    def __init__(self, session: onnxruntime.InferenceSession, offset: int) -> None:
-        self._session, self._offset = session, offset
-
-    def enqueue(self, addresses: Mapping[str, int], stream: int) -> None:
-        bound = dict(addresses)
-
-        def work() -> None:
-            inputs = {one.name: self._array(one, bound).copy() for one in self._session.get_inputs()}
-            results = self._session.run(None, inputs)
-            for one, result in zip(self._session.get_outputs(), results, strict=True):
-                self._array(one, bound, self._offset)[...] = result
-
-        launch(stream, work)
+    def compute(self, addresses: Mapping[str, int]) -> None:
+        """Compute what is at addresses."""
+        inputs = {one.name: self._array(one, addresses).copy() for one in self.session.get_inputs()}
+        results = self.session.run(None, inputs)
+        for one, result in zip(self.session.get_outputs(), results, strict=True):
+            self._array(one, addresses, self._offset)[...] = result
 
     @staticmethod
     def _array(value: Any, addresses: Mapping[str, int], offset: int = 0) -> NDArray[Any]:
         return array_at(addresses[value.name] + offset, value.shape, _TYPES[value.type])
 
 
-class _Strips:
-    def __init__(self, contexts: list[OnnxContext]) -> None:
-        self._contexts = contexts
-
-    def enqueue(self, addresses: Mapping[str, int], stream: int) -> None:
-        for context in self._contexts:
-            context.enqueue(addresses, stream)
-
-
 class OnnxProgram:
-    """Stands for loaded plans."""
+    """Stands for loaded plans: their graphs, one after the other."""
 
     capturable = True
 
     def __init__(self, loaded: Sequence[plans.Plan], geometry: Geometry) -> None:
         self.scratch_bytes = plans.activation_bytes(loaded)
         row_bytes = geometry.width * geometry.dtype.itemsize
-        self._parts = [
-            (
-                onnx_session(graphs[plan.stored.key.graph_sha256]),
-                0 if plan.rows is None else plan.rows.top * row_bytes,
+        self.parts = [
+            OnnxGraph(
+                graphs[plan.stored.key.graph_sha256],
+                offset=0 if plan.rows is None else plan.rows.top * row_bytes,
             )
             for plan in loaded
         ]
 
-    def context(self, scratch: int) -> _Strips:
-        return _Strips([OnnxContext(session, offset) for session, offset in self._parts])
+    def context(self, scratch: int) -> Launcher:
+        """See `Program.context`."""
+        return Launcher(self._compute)
+
+    def _compute(self, addresses: Mapping[str, int]) -> None:
+        for part in self.parts:
+            part.compute(addresses)
 
 
 def install() -> None:

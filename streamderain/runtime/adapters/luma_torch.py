@@ -31,7 +31,9 @@ class LumaAdapter(torch.nn.Module):
         self.multiple = multiple
         self.cell = cell
 
-    def forward(self, codes: Tensor, flows: Tensor | None, validity: Tensor, strength: float) -> Tensor:
+    def forward(
+        self, codes: Tensor, flows: Tensor | None, validity: Tensor, strength: float | Tensor
+    ) -> Tensor:
         """Derain one frame.
 
         Args:

@@ -19,7 +19,8 @@ class RgbAdapter(torch.nn.Module):
         scale: How codes map onto R, G and B.
         resamplings: How each component comes to the core and back.
         size: Width and height that the core reads, px.
-        bf16: Whether the core computes in bfloat16; the adapter never does.
+        half: What the core computes in, such as `torch.bfloat16`; None for float32. The adapter always
+            computes in that.
     """
 
     def __init__(
@@ -29,20 +30,20 @@ class RgbAdapter(torch.nn.Module):
         scale: RgbScale,
         resamplings: Sequence[Resampling],
         size: tuple[int, int],
-        bf16: bool,
+        half: torch.dtype | None,
     ) -> None:
         super().__init__()
         self.core = core
         self.scale = scale
         self.size = size
-        self.bf16 = bf16
+        self.half_precision = half
         self.ways = [
             tuple(map(_tensor, way))
             for one in resamplings
             for way in ((one.rows, one.columns), (one.rows_back, one.columns_back))
         ]
 
-    def forward(self, components: Sequence[Tensor], strength: float) -> list[Tensor]:
+    def forward(self, components: Sequence[Tensor], strength: float | Tensor) -> list[Tensor]:
         """Derain one frame.
 
         Args:
@@ -73,7 +74,8 @@ class RgbAdapter(torch.nn.Module):
         height, width = picture.shape[1:]
         beyond = (0, self.size[0] - width, 0, self.size[1] - height)
         extended = functional.pad(picture[None], beyond, mode="replicate")
-        with torch.autocast(picture.device.type, torch.bfloat16, enabled=self.bf16):
+        half = self.half_precision
+        with torch.autocast(picture.device.type, half, enabled=half is not None):
             made: Tensor = self.core(extended)
         change = made[0, :, :height, :width].float()
         return (picture + change).clamp(0.0, 1.0) - picture
