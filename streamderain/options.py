@@ -49,6 +49,7 @@ class ReadOptions:
         stills: Treat every image of a folder or glob on its own, even where they are numbered like a video.
         deinterlace: Turn interlaced video into progressive frames instead of refusing it.
         image_rate_fps: Frames per second of a numbered run of images.
+        hwaccel: `"none"` decodes on the processor, `"cuda"` on an NVIDIA GPU (NVDEC), or not at all.
     """
 
     start_s: float = 0.0
@@ -56,6 +57,7 @@ class ReadOptions:
     stills: bool = False
     deinterlace: bool = False
     image_rate_fps: float = 25.0
+    hwaccel: str = "none"
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -63,6 +65,8 @@ class ReadOptions:
             raise ConfigError(f"the start (-ss) must be 0 or more seconds, not {self.start_s}")
         if self.duration_s is not None and not (math.isfinite(self.duration_s) and self.duration_s > 0):
             raise ConfigError(f"the length (-t) must be more than 0 seconds, not {self.duration_s}")
+        if self.hwaccel not in ("none", "cuda"):
+            raise ConfigError(f"hwaccel must be none or cuda, not {self.hwaccel!r}")
         if not (math.isfinite(self.image_rate_fps) and 0 < self.image_rate_fps <= 1000):
             raise ConfigError(f"the image rate must lie in (0, 1000] frames/s, not {self.image_rate_fps}")
 

@@ -169,6 +169,13 @@ _READ: _Options = (
     click.option("--stills", is_flag=True, help="Treat numbered images one by one, not as a video."),
     click.option("--deinterlace", is_flag=True, help="Make interlaced video progressive."),
     click.option(
+        "--hwaccel",
+        default="none",
+        show_default=True,
+        type=click.Choice(["none", "cuda"]),
+        help="cuda decodes on an NVIDIA GPU.",
+    ),
+    click.option(
         "--image-rate",
         "image_rate_fps",
         default=25.0,

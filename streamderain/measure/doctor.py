@@ -54,6 +54,8 @@ _DECODERS = ("h264", "hevc", "av1", "vp9", "vp8", "mpeg2video", "mpeg4", "mjpeg"
 _LITTLE_BYTES = 2**30
 _MODEL = "dcd-lite"
 _TINY = Geometry(128, 96)
+_USUAL_SIZE = (1920, 1080)
+_USUAL_CAPABILITY = (8, 9)
 _FRAMES = 5
 _GAIN_DB = 3.0
 """Every model of ours gains far more on rain this plain; a broken engine gives noise or no change."""
@@ -166,6 +168,8 @@ def _engines() -> Iterator[Check]:
             yield Check(f"engine {name}", "missing", f"{entry.summary}: not installed", entry.install, needed)
             continue
         yield from _try_precisions(name, needed=needed)
+        if name == "tensorrt":
+            yield _plans()
 
 
 def _try_precisions(name: str, *, needed: bool) -> Iterator[Check]:
@@ -180,6 +184,8 @@ def _try_precisions(name: str, *, needed: bool) -> Iterator[Check]:
             yield Check(label, "broken", f"native code crashed ({crash.how})", fix, must)
         except EngineUnavailable as error:
             yield Check(label, "missing", str(error), needed=must)
+            if precision == "auto":
+                return  # nor has it others
         except (EngineError, StreamderainError) as error:
             yield Check(label, "broken", str(error), fix, must)
         else:
@@ -187,9 +193,9 @@ def _try_precisions(name: str, *, needed: bool) -> Iterator[Check]:
 
 
 def _precisions(name: str, model: ModelCard) -> list[str]:
-    default = model.default_precision.get(name, "f32")
-    others = [precision for precision in ("f32", "bf16") if precision != default]
-    return ["auto", *others]
+    known = ("f16", "f32") if name == "tensorrt" else ("f32", "bf16")
+    default = model.default_precision.get(name, known[0])
+    return ["auto", *(precision for precision in known if precision != default)]
 
 
 def try_engine(name: str, precision: str) -> Iterator[str]:
@@ -239,6 +245,59 @@ def _require_less_rain(dry: list[Codes], rainy: list[Codes], derained: list[Code
         )
 
 
+def _plans() -> Check:
+    fix = f"{ENGINES['tensorrt'].install} --force-reinstall"
+    try:
+        return Check("TensorRT plans", "ok", isolated(try_plans, doing="tried to build a plan"))
+    except Crashed as crash:
+        return Check("TensorRT plans", "broken", f"native code crashed ({crash.how})", fix)
+    except (EngineError, StreamderainError) as error:
+        return Check("TensorRT plans", "broken", str(error), fix)
+
+
+def try_plans() -> Iterator[str]:
+    """Tell how much device memory each model needs: as its plan's building says, no GPU is needed for that.
+
+    Yields:
+        The library, what it builds for, and the memory, for people.
+
+    Raises:
+        EngineError: No plan can be built.
+    """
+    from streamderain.runtime import tensorrt_library as library
+    from streamderain.runtime.cuda_session import session_bytes
+    from streamderain.runtime.plan_cache import PlanCache
+    from streamderain.runtime.plans import plan_maker
+
+    head = f"{library.PACKAGE} {library.version()}"
+    if not library.BUILDS_AHEAD:
+        # It tries out kernels on the card for minutes; what is built already tells as much.
+        known = "; ".join(
+            f"{plan.key.model} at {plan.key.size[0]}x{plan.key.size[1]}: {_mb(plan.activation_bytes)}"
+            for plan in PlanCache().plans()
+        )
+        yield f"{head}; device memory to compute in: {known or 'told once a plan is built'}"
+        return
+    found = [gpu.capability for gpu in gpus()]
+    capability = "sm{}{}".format(*(found[0] if found else _USUAL_CAPABILITY))
+    size = Geometry(*_USUAL_SIZE)
+    needs = []
+    with tempfile.TemporaryDirectory(prefix="streamderain-plans-") as folder:
+        for model in list_models():
+            maker = plan_maker(model, precision="auto", capability=capability, cache=PlanCache(Path(folder)))
+            plan = maker.strips(size)[0].stored
+            needed = plan.activation_bytes + plan.size_bytes + session_bytes(model, size)
+            needs.append(f"{model.name} {_mb(needed)}")
+    yield (
+        f"{head} builds plans for {capability}; device memory at {size.width}x{size.height}: "
+        + ", ".join(needs)
+    )
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:.0f} MB"
+
+
 def _alignment() -> Check:
     fix = f"{install_command('opencv-python-headless')} --force-reinstall"
     try:
@@ -285,7 +344,11 @@ def try_alignment() -> Iterator[str]:
 def _driver() -> Check:
     found = gpus()
     if found:
-        text = "; ".join(f"{gpu.name}, {gpu.memory_gib:.0f} GiB, driver {gpu.driver}" for gpu in found)
+        text = "; ".join(
+            f"{gpu.name}, {gpu.memory_gib:.0f} GiB, driver {gpu.driver}, TensorRT by streamderain"
+            + ("[rtx]" if gpu.suits_rtx else "[tensorrt]")
+            for gpu in found
+        )
         return Check("NVIDIA GPU", "ok", text)
     return Check("NVIDIA GPU", "missing", "no driver found; the processor does the work")
 

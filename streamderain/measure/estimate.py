@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 from streamderain.errors import ConfigError
 from streamderain.jobs.job import Job
@@ -18,6 +19,7 @@ from streamderain.media.probing import Packets, packets_of
 from streamderain.media.reading.sources import SourceSpec, find_sources, open_source
 from streamderain.media.writing.encoder_settings import gop_size
 from streamderain.options import RunOptions
+from streamderain.runtime.base import Engine, SessionOptions
 from streamderain.runtime.registry import open_engine
 from streamderain.system.process import Isolated
 from streamderain.system.usage import Usage
@@ -78,6 +80,7 @@ class _Opened:
 
     took_s: float
     engine: str
+    device_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Estimate:
         pieces: How many were measured.
         engine: What computes.
         model: Name of the model.
+        device_bytes: Of the GPU's own memory, for all video streams; None where none is used, or unknown.
     """
 
     source: str
@@ -115,6 +119,7 @@ class Estimate:
     pieces: int
     engine: str
     model: str
+    device_bytes: int | None = None
 
 
 def estimate(
@@ -169,6 +174,7 @@ def _estimate(spec: SourceSpec, options: RunOptions, tell: Callable[[str, int, i
         pieces=len(pieces),
         engine=opened.engine,
         model=options.engine.model,
+        device_bytes=opened.device_bytes,
     )
 
 
@@ -177,10 +183,10 @@ def _measured(
 ) -> tuple[_Opened, list[Piece]]:
     began = time.perf_counter()
     with Isolated(_pieces, spec, options, starts_s, length_s, doing=f"measured {spec.name}") as measuring:
-        engine = next(measuring)
+        engine, device_bytes = cast(tuple[str, int | None], next(measuring))
         took_s = time.perf_counter() - began
-        assert isinstance(engine, str), "the engine is opened first"
-        return _Opened(took_s, engine), [piece for piece in measuring if isinstance(piece, Piece)]
+        opened = _Opened(took_s, engine, device_bytes)
+        return opened, [piece for piece in measuring if isinstance(piece, Piece)]
 
 
 def _extent(spec: SourceSpec, options: RunOptions) -> tuple[int, float]:
@@ -204,19 +210,26 @@ def _extent(spec: SourceSpec, options: RunOptions) -> tuple[int, float]:
 
 def _pieces(
     spec: SourceSpec, options: RunOptions, starts_s: list[float], length_s: float
-) -> Iterator[str | Piece]:
-    """Measure the pieces, in a process of its own; say first what computes."""
+) -> Iterator[tuple[str, int | None] | Piece]:
+    """Measure the pieces, in a process of its own; say first what computes, and in how much memory."""
     with (
         open_engine(options.engine) as engine,
         tempfile.TemporaryDirectory(prefix="streamderain-estimate-") as folder,
     ):
-        yield f"{engine.name} {engine.precision} on {engine.device}"
+        yield f"{engine.name} {engine.precision} on {engine.device}", _device_bytes(engine, spec, options)
         for number, start_s in enumerate(starts_s):
             target = Path(folder) / f"{number}.mkv"
             read = replace(options.read, start_s=options.read.start_s + start_s, duration_s=length_s)
             cut = replace(options, read=read)
             job = Job(spec, [str(target)], options=cut, engine=engine)
             yield _piece(job, target, length_s)
+
+
+def _device_bytes(engine: Engine, spec: SourceSpec, options: RunOptions) -> int | None:
+    with open_source(spec, options.read) as source:
+        wanted = SessionOptions.of(options.engine)
+        needs = [engine.device_bytes(stream.geometry, wanted) for stream in source.streams]
+    return None if None in needs else sum(need or 0 for need in needs)
 
 
 def _length_s(first: Piece) -> float:

@@ -143,6 +143,14 @@ class Engine(Closable):
             DeviceMemoryError: The device has too little memory for it.
         """
 
+    def device_bytes(self, geometry: Geometry, options: SessionOptions | None = None) -> int | None:
+        """Return about how much of the device's own memory a session will need; None where that is not known.
+
+        Raises:
+            PlanBuildError: The model does not compile for this geometry.
+        """
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Release the runtime. Idempotent; sessions must be closed before."""

@@ -16,9 +16,9 @@ from streamderain.runtime import tensorrt_library as library
 from streamderain.runtime.adapters.tensor_names import clean_name
 from streamderain.runtime.base import Engine, Session, SessionOptions
 from streamderain.runtime.cuda import Context, Program, cuda_errors, open_device
-from streamderain.runtime.cuda_session import open_cuda_session
+from streamderain.runtime.cuda_session import open_cuda_session, session_bytes
 from streamderain.runtime.plan_cache import PlanCache
-from streamderain.runtime.plans import Plan, plan_maker
+from streamderain.runtime.plans import Plan, activation_bytes, plan_maker
 from streamderain.runtime.tensorrt_library import LOG, trt
 
 MAX_STRIPS = 16
@@ -80,6 +80,13 @@ class TensorRtEngine(Engine):
                 if strips == MAX_STRIPS or program.scratch_bytes > _WORTH * scratch_bytes:
                     raise
             strips, scratch_bytes = 2 * strips, program.scratch_bytes
+
+    def device_bytes(self, geometry: Geometry, options: SessionOptions | None = None) -> int:
+        """See `Engine.device_bytes`: of whole frames, as the building of the plan tells."""
+        options = options or SessionOptions()
+        plans = self._maker.strips(geometry, max_size=options.max_size, tell=options.tell)
+        plan_bytes = sum(len(plan.data) for plan in plans)
+        return activation_bytes(plans) + plan_bytes + session_bytes(self.model, geometry)
 
     def close(self) -> None:
         """See `Engine.close`."""

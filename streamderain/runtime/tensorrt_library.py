@@ -144,10 +144,11 @@ def _built(graph: bytes, capability: Capability, *, exact: bool, progress: Progr
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, LOG)
     if not parser.parse(graph):
-        said = "; ".join(parser.get_error(number).desc() for number in range(parser.num_errors))
+        errors = [parser.get_error(number) for number in range(parser.num_errors)]
+        said = "; ".join(f"operator {error.node_operator()}: {error.desc()}" for error in errors)
         raise PlanBuildError(
             f"{PACKAGE} {version()} cannot compile this model: {said or LOG.reason()}. Use another --engine, "
-            f"and please report this line"
+            "and please report this line"
         )
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED

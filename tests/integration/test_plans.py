@@ -91,7 +91,7 @@ def test_plans_are_built_for_every_card_that_can_be_named(
     making = maker(name, folder, capability=capability)
     if capability == "sm75" and chroma == "420" and name == "dcd-gan":
         # Turing multiplies no matrices of 32-bit floats, which resampled chroma needs.
-        with pytest.raises(PlanBuildError, match="sm75.*FP32 GEMM is not supported"):
+        with pytest.raises(PlanBuildError, match=r"sm75.*FP32 GEMM is not supported"):
             making.strips(Geometry(64, 48, chroma=chroma))
         return
     (plan,) = making.strips(Geometry(64, 48, chroma=chroma))
@@ -139,9 +139,7 @@ def test_what_is_quantised_for_processors_is_refused(tmp_path: Path) -> None:
 
 
 def test_cards_are_named_clearly(tmp_path: Path) -> None:
-    with pytest.raises(
-        EngineUnavailable, match=r"supports sm75, .*sm121, and not the cards of sm90; install"
-    ):
+    with pytest.raises(EngineUnavailable, match=r"supports sm75, .*sm121, and not the cards of sm90"):
         maker("dcd-lite", tmp_path, capability="sm90")
     with pytest.raises(ConfigError, match=r"'ada' is no compute capability"):
         maker("dcd-lite", tmp_path, capability="ada")
@@ -158,7 +156,7 @@ def test_an_operator_that_tensorrt_lacks_is_named(tmp_path: Path) -> None:
     node = helper.make_node("NoSuchOperator", ["x"], ["y"])
     graph = helper.make_graph([node], "odd", values[:1], values[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    with pytest.raises(PlanBuildError, match="cannot compile this model: .*NoSuchOperator"):
+    with pytest.raises(PlanBuildError, match=r"cannot compile this model: .*NoSuchOperator"):
         build_plan(model.SerializeToString(), capability=(8, 9), exact=True)
 
 
@@ -233,16 +231,13 @@ def torch_results(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strips", [1, 3])
 @pytest.mark.parametrize("precision", ["f16", "f32"])
 @pytest.mark.parametrize("geometry", [*GEOMETRIES, Geometry(72, 300)], ids=str)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "strips"), [("dcd-lite", 1), ("dcd-lite", 3), ("dcd-gan", 1)])
 def test_graphs_compute_what_torch_computes(
     name: str, geometry: Geometry, precision: str, strips: int, tmp_path: Path
 ) -> None:
     card = load_model(name)
-    if strips > 1 and not card.tileable:
-        pytest.skip("looks at whole frames")
     from streamderain.runtime.adapters.luma_onnx import strips_of
 
     making = maker(name, tmp_path, precision=precision)
@@ -352,9 +347,7 @@ def test_where_tensorrt_is_not_installed_that_is_said(
     monkeypatch: pytest.MonkeyPatch, hidden: Callable[..., None]
 ) -> None:
     hidden("tensorrt", "tensorrt_rtx")
-    with pytest.raises(
-        EngineUnavailable, match=r"tensorrt engine is not installed: pip install .*tensorrt-rtx"
-    ):
+    with pytest.raises(EngineUnavailable, match=r"is not installed: pip install .*tensorrt-rtx"):
         open_engine(EngineOptions(engine="tensorrt"))
 
 

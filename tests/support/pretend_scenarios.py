@@ -184,7 +184,7 @@ def frames(
     pretend_program.install()
     card, form = load_model(model), Geometry(**geometry)
     # No memory to spare: what is used too early shows.
-    cuda_session._held = lambda model: -100  # type: ignore[assignment]
+    cuda_session._held = lambda model: -100
     if rule:
         _break(rule)
 

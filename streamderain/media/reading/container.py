@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import Flags, InputContainer
 
 from streamderain.addresses import STANDARD_INPUT, display_name, is_address
@@ -30,22 +31,38 @@ def is_pipe(path: str) -> bool:
     return path == STANDARD_INPUT and not _standard_input_is_a_file()
 
 
-def open_container(path: str, pipe: Pipe | None = None) -> InputContainer:
+def open_container(path: str, pipe: Pipe | None = None, *, hwaccel: str = "none") -> InputContainer:
     """Open a file, `-` for standard input, or a URL.
 
     Args:
         path: What is opened.
         pipe: Reads standard input where that is no file.
+        hwaccel: See `streamderain.options.ReadOptions`.
 
     Raises:
-        OpenError: It is not there, cannot be read, or is nothing that could be decoded.
+        OpenError: It is not there, cannot be read, or is nothing that could be decoded; or the hardware that
+            shall decode it is not there.
+        UnsupportedFormat: The hardware does not decode it.
     """
     name = display_name(path)
     if path != STANDARD_INPUT and not is_address(path):
         check_file(path)
     try:
         target: Any = _target(path) if pipe is None else pipe
-        container: InputContainer = av.open(target, timeout=_timeout(path), metadata_errors="replace")
+        container: InputContainer = av.open(
+            target, timeout=_timeout(path), metadata_errors="replace", hwaccel=_hardware(hwaccel)
+        )
+    except RuntimeError as error:  # PyAV's own, of a stream that the hardware does not decode
+        raise UnsupportedFormat(
+            f"{name} holds video that --hwaccel {hwaccel} does not decode; leave --hwaccel out"
+        ) from error
+    except av.error.PermissionError as error:
+        if hwaccel == "none":
+            raise _explained(path, name, error) from (None if is_address(path) else error)
+        raise OpenError(
+            f"{name} cannot be decoded by --hwaccel {hwaccel}: no NVIDIA GPU with a decoder answers "
+            "here; leave --hwaccel out"
+        ) from None
     except (av.error.FFmpegError, OSError) as error:
         # FFmpeg's own error holds the address with its password: nothing of it may show in a traceback.
         raise _explained(path, name, error) from (None if is_address(path) else error)
@@ -57,6 +74,10 @@ def open_container(path: str, pipe: Pipe | None = None) -> InputContainer:
         container.close()
         raise OpenError(f"{name} is text, not a video or a picture")
     return container
+
+
+def _hardware(hwaccel: str) -> HWAccel | None:
+    return None if hwaccel == "none" else HWAccel(hwaccel, allow_software_fallback=False)
 
 
 def pipe_of(path: str, stop: threading.Event) -> Pipe | None:

@@ -134,7 +134,16 @@ class VideoDecoder:
         except (av.error.FFmpegError, OSError):
             self._failed += 1
         self.decoded += len(frames)
+        if self.stream.codec_context.is_hwaccel:
+            for frame in frames:
+                self._restore_tags(frame)
         return frames
+
+    def _restore_tags(self, picture: av.VideoFrame) -> None:
+        """Give a picture that came from a GPU the colour tags that were lost on the way."""
+        context = self.stream.codec_context
+        for tag in ("color_range", "colorspace", "color_primaries", "color_trc"):
+            setattr(picture, tag, getattr(context, tag))
 
     def accept(self, picture: av.VideoFrame) -> Iterator[Frame]:
         """Turn a decoded picture into the frames that become ready: one, an earlier one when deinterlacing.

@@ -68,7 +68,7 @@ class Demuxer:
         self.path = path
         self._pipe = pipe_of(path, stop)
         self.was_ended = False
-        self.container = open_container(path, self._pipe)
+        self.container = open_container(path, self._pipe, hwaccel=options.hwaccel)
         self.damage = Damage()
         self.warnings: list[str] = []
         self.repaired_packets = 0
