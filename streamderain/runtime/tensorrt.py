@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from streamderain.errors import DeviceMemoryError, InferenceError, PlanBuildError
 from streamderain.frame import Geometry
@@ -19,7 +20,7 @@ from streamderain.runtime.cuda import Context, Program, cuda_errors, open_device
 from streamderain.runtime.cuda_session import open_cuda_session, session_bytes
 from streamderain.runtime.plan_cache import PlanCache
 from streamderain.runtime.plans import Plan, activation_bytes, plan_maker
-from streamderain.runtime.tensorrt_library import LOG, trt
+from streamderain.runtime.tensorrt_library import LOG, RTX, trt
 
 MAX_STRIPS = 16
 """More strips than this compute mostly what is around them."""
@@ -132,17 +133,25 @@ class _LoadedPlan:
         self._settings.set_execution_context_allocation_strategy(
             trt.ExecutionContextAllocationStrategy.USER_MANAGED
         )
-        self._runtime_cache = None
-        if hasattr(self._settings, "create_runtime_cache"):
-            # TensorRT for RTX compiles the rest on the card, and records CUDA graphs by itself.
-            self._settings.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            self._runtime_cache = self._settings.create_runtime_cache()
-            if plan.stored.runtime_cache.is_file():
-                self._runtime_cache.deserialize(plan.stored.runtime_cache.read_bytes())
-            self._settings.set_runtime_cache(self._runtime_cache)
+        self._runtime_cache = self._prepared_for_rtx(self._settings)
         self.scratch_bytes = int(engine.device_memory_size_v2)
         row_bytes = geometry.width * geometry.dtype.itemsize
         self.output_offset = 0 if plan.rows is None else plan.rows.top * row_bytes
+
+    def _prepared_for_rtx(self, settings: Any) -> Any:
+        """Have TensorRT for RTX record CUDA graphs by itself, and keep what it compiles on the card.
+
+        Returns:
+            What it compiled before, or None where another TensorRT is installed, which compiled everything.
+        """
+        if not hasattr(settings, "create_runtime_cache"):
+            return None
+        settings.cuda_graph_strategy = RTX.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        compiled = settings.create_runtime_cache()
+        if self._plan.stored.runtime_cache.is_file():
+            compiled.deserialize(self._plan.stored.runtime_cache.read_bytes())
+        settings.set_runtime_cache(compiled)
+        return compiled
 
     def context(self, scratch: int) -> trt.IExecutionContext:
         """Return a context that computes in the memory at an address."""

@@ -11,7 +11,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsInt
 
 from streamderain.errors import DeviceMemoryError, PlanBuildError
 
@@ -27,6 +27,7 @@ __all__ = [
     "BUILDS_AHEAD",
     "LOG",
     "PACKAGE",
+    "RTX",
     "BuiltPlan",
     "Capability",
     "Progress",
@@ -38,6 +39,9 @@ __all__ = [
 
 PACKAGE: str = trt.__name__
 """`tensorrt` or `tensorrt_rtx`."""
+
+RTX: Any = trt
+"""The same, for what TensorRT for RTX alone has and the types of the others do not know."""
 
 BUILDS_AHEAD = hasattr(trt.IBuilderConfig, "set_compute_capability")
 """Whether plans can be built for cards that are not here."""
@@ -104,7 +108,7 @@ def nameable_capabilities() -> tuple[Capability, ...]:
     """Return the compute capabilities that plans can be built for without a card; none of `tensorrt`."""
     if not BUILDS_AHEAD:
         return ()
-    names = [name.removeprefix("SM") for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+    names = [name.removeprefix("SM") for name in RTX.ComputeCapability.__members__ if name.startswith("SM")]
     return tuple((int(name[:-1]), int(name[-1])) for name in names)
 
 
@@ -176,7 +180,7 @@ def _built(graph: bytes, capability: Capability, *, exact: bool, progress: Progr
 def _aim(config: Any, capability: Capability) -> None:
     """Have the plan built for a card."""
     name = f"SM{capability[0]}{capability[1]}"
-    wanted = getattr(trt.ComputeCapability, name, None)
+    wanted = getattr(RTX.ComputeCapability, name, None)
     if wanted is None:
         known = ", ".join(f"sm{major}{minor}" for major, minor in nameable_capabilities())
         raise PlanBuildError(
@@ -195,14 +199,14 @@ class _Monitor(trt.IProgressMonitor):  # type: ignore[misc, unused-ignore]
         self._tell = tell
         self._steps: dict[str, int] = {}
 
-    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: SupportsInt) -> None:
         """See `IProgressMonitor`."""
-        self._steps[phase_name] = num_steps
+        self._steps[phase_name] = int(num_steps)
         self._tell(phase_name, 0.0)
 
-    def step_complete(self, phase_name: str, step: int) -> bool:
+    def step_complete(self, phase_name: str, step: SupportsInt) -> bool:
         """See `IProgressMonitor`; True goes on."""
-        self._tell(phase_name, min(1.0, (step + 1) / max(1, self._steps.get(phase_name, 1))))
+        self._tell(phase_name, min(1.0, (int(step) + 1) / max(1, self._steps.get(phase_name, 1))))
         return True
 
     def phase_finish(self, phase_name: str) -> None:

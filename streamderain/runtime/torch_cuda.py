@@ -83,17 +83,16 @@ class TorchProgram:
             for frame in range(self._window)
         ]
         small = {name: self.memory(addresses[name], shape, "<f4") for name, shape in self._inputs.items()}
-        with torch.autocast(self._device.type, self._half, enabled=self._half is not None):
-            clean = self._derained(frames, small)
-        for number, codes in enumerate(clean):
+        for number, codes in enumerate(self._derained(frames, small)):
             self._write(addresses[clean_name(number)], codes)
 
     def _derained(self, frames: Sequence[Sequence[Tensor]], small: Mapping[str, Tensor]) -> list[Tensor]:
         strength = small[STRENGTH]
         if isinstance(self._adapter, RgbAdapter):
-            return list(self._adapter(frames[0], strength))
+            return list(self._adapter(frames[0], strength))  # knows its half itself
         codes = torch.stack([torch.stack(list(frame)) for frame in frames])
-        return list(self._adapter(codes, small.get(FLOWS), small[VALIDITY], strength))
+        with torch.autocast(self._device.type, self._half, enabled=self._half is not None):
+            return list(self._adapter(codes, small.get(FLOWS), small[VALIDITY], strength))
 
     def _codes(self, address: int, shape: tuple[int, ...]) -> Tensor:
         """Return the plane at an address as float32 codes, unshifted."""

@@ -23,6 +23,7 @@ from streamderain.models import ModelCard, load_model
 from streamderain.options import EngineOptions
 from streamderain.runtime.base import EndOfSession, Engine, Session, SessionOptions
 from streamderain.runtime.registry import ENGINES, open_engine
+from streamderain.system.gpu import has_driver
 from tests.support.models import small_generator
 from tests.support.pictures import smooth
 from tests.support.requirements import require
@@ -70,6 +71,13 @@ def gan(generator_folder: Path) -> ModelCard:
 
 def require_engine(name: str) -> None:
     require(ENGINES[name].installed, f"the engine {name} is not installed: {ENGINES[name].install}")
+    if name == "tensorrt" and not has_driver():
+        pytest.skip("needs a CUDA GPU")
+
+
+ALL_ENGINES = [
+    pytest.param(name, marks=pytest.mark.gpu) if name == "tensorrt" else name for name in sorted(ENGINES)
+]
 
 
 def options_of(model: ModelCard, engine: str, *, precision: str = "auto") -> EngineOptions:
@@ -78,7 +86,7 @@ def options_of(model: ModelCard, engine: str, *, precision: str = "auto") -> Eng
     return EngineOptions(model=str(model.folder), engine=engine, precision=precision)
 
 
-@pytest.fixture(scope="module", params=sorted(ENGINES))
+@pytest.fixture(scope="module", params=ALL_ENGINES)
 def engine(request: pytest.FixtureRequest, model: ModelCard) -> Iterator[Engine]:
     with open_engine(options_of(model, request.param)) as opened:
         yield opened

@@ -178,7 +178,8 @@ def test_a_soak(tmp_path: Path) -> None:
 
 def test_the_gpu_script_runs_where_only_torch_is(tmp_path: Path) -> None:
     target = tmp_path / "gpu.json"
-    arguments = ("--device", "cpu", "--size", "480p", "--frames", "3", "--repeats", "1", "--slots", "2")
+    counts = ("--frames", "3", "--repeats", "1", "--slots", "2")
+    arguments = ("--device", "cpu", "--size", "480p", "--model", "dcd-lite", *counts)
     missing = ("av", "openvino", "plotly", "jinja2", "rich")
     code = (
         f"import runpy, sys; sys.modules.update(dict.fromkeys({missing}));"

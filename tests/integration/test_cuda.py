@@ -88,8 +88,9 @@ def test_every_rule_is_needed(
     if arguments.get("model") == "generator":
         arguments = {**arguments, "model": str(generator)}
     gpu = PretendGpu(pretend_driver, home, slow=slow)
-    assert gpu.scenario("frames", geometry=SMALL, rule=rule, **arguments)["wrong"]
-    assert not gpu.scenario("frames", geometry=SMALL, **arguments)["wrong"]
+    arguments = {**arguments, "geometry": SMALL, "spare": False}
+    assert gpu.scenario("frames", rule=rule, **arguments)["wrong"]
+    assert not gpu.scenario("frames", **arguments)["wrong"]
 
 
 @pytest.mark.slow
@@ -211,3 +212,13 @@ def test_auto_falls_back_only_by_saying_why(pretend_driver: Path, home: Path, tm
     named = gpu.streamderain("run", source, "-o", tmp_path / "named.mkv", "--engine", "tensorrt")
     assert named.returncode == 5
     assert not (tmp_path / "named.mkv").exists()
+
+
+@pytest.mark.slow
+def test_the_tensorrt_engine_keeps_what_every_engine_promises(gpu: PretendGpu) -> None:
+    done = gpu.python(
+        "import sys, pytest; from tests.support import pretend_program; pretend_program.install();"
+        "sys.exit(pytest.main(['-q', '-m', 'gpu', '-p', 'no:cacheprovider', 'tests/contract']))"
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(done.stdout.rpartition(" passed")[0].split()[-1]) > 50

@@ -67,9 +67,13 @@ class PretendGpu:
     def streamderain(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         """Run the command, with its tensorrt engine on the pretend GPU."""
         code = (
-            "import sys; from tests.support import pretend_program; pretend_program.install();"
+            "from tests.support import pretend_program; pretend_program.install();"
             "from streamderain.__main__ import main; main()"
         )
+        return self.python(code, *arguments)
+
+    def python(self, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run Python code on the machine."""
         command = [sys.executable, "-c", code, *map(str, arguments)]
         return subprocess.run(
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=240, check=False

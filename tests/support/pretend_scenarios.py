@@ -179,12 +179,13 @@ def frames(
     emit_every: int = 1,
     sessions: int = 1,
     device: str = "auto",
+    spare: bool = True,
 ) -> dict[str, Any]:
     """Derain on the tensorrt engine; compare with the same graph computed directly."""
     pretend_program.install()
     card, form = load_model(model), Geometry(**geometry)
-    # No memory to spare: what is used too early shows.
-    cuda_session._held = lambda model: -100
+    if not spare:  # then what is used too early shows
+        cuda_session._held = lambda model: -100
     if rule:
         _break(rule)
 
