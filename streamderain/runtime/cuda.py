@@ -339,6 +339,7 @@ class DoubleBuffer(Closable):
         self._uploads = 0
         self._slots: list[Slot] = []
         self._order = threading.Lock()
+        self._uploading = threading.Lock()
         self._closed = False
         device.set_current()
         with cuda_errors("a frame's memory could not be set up"):
@@ -379,7 +380,9 @@ class DoubleBuffer(Closable):
             InferenceError: The device failed.
         """
         self._device.set_current()
-        with cuda_errors("a frame could not be copied to the GPU"):
+        with self._uploading, cuda_errors("a frame could not be copied to the GPU"):
+            if self._closed:
+                raise InferenceError("the session was closed while a frame was given to it")
             block = self._unused_block()
             self.streams.host_writes_after_copy(block)
             for name, plane in planes.items():
@@ -470,9 +473,10 @@ class DoubleBuffer(Closable):
 
     def close(self) -> None:
         """Wait for what is queued and free all memory. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._uploading:
+            if self._closed:
+                return
+            self._closed = True
         self._device.set_current()
         self.streams.drain()
         with suppress(CUDAError):  # of a device that was lost there is nothing to free

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import threading
 from abc import ABC
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,28 @@ from streamderain.runtime.base import SessionOptions
 from streamderain.runtime.window import WindowFrames
 from streamderain.runtime.windowed import StoredFrame, WindowedSession
 
+T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """Calls a function once, when its result is asked for first; others who ask meanwhile wait.
+
+    Args:
+        make: The function.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make: Callable[[], T] | None = make
+        self._lock = threading.Lock()
+
+    def __call__(self) -> T:
+        """Return the result."""
+        with self._lock:
+            if self._make is not None:
+                self._made = self._make()
+                self._make = None
+        return self._made
+
 
 @dataclass(frozen=True, slots=True)
 class LumaFrame(StoredFrame):
@@ -29,12 +53,12 @@ class LumaFrame(StoredFrame):
     Attributes:
         number: Of the frame in its session.
         luma: What is compared and aligned, see `luma_of`.
-        coarse: What the flow looks at; None where neighbours are not aligned.
+        coarse: What the flow looks at, see `motion.coarse`; made when it is asked for first.
     """
 
     number: int = field(kw_only=True)
     luma: Plane = field(kw_only=True)
-    coarse: Plane | None = field(kw_only=True)
+    coarse: Once[motion.Codes] = field(kw_only=True)
 
 
 class LumaSession(WindowedSession, ABC):
@@ -69,9 +93,9 @@ class LumaSession(WindowedSession, ABC):
     def _copy_in(self, planes: Planes) -> LumaFrame:
         stored = self._stored(planes)
         luma = luma_of(stored.planes, self._scale)
-        coarse = None
-        if self._aligns:
-            coarse = motion.coarse(luma, cell=self._cell, shift=self.geometry.bits - 8 + self._stored_shift)
+        shift = self.geometry.bits - 8 + self._stored_shift
+        # On the worker that needs it first: the thread that pushes has the decoder to wait for.
+        coarse = Once(lambda: motion.coarse(luma, cell=self._cell, shift=shift))
         number = next(self._copied_frames)
         return LumaFrame(stored.planes, stored.memory, number=number, luma=luma, coarse=coarse)
 
@@ -144,10 +168,8 @@ class FlowsBetween:
                     self._onward.pop(next(iter(self._onward)))
         if known is not None:
             return known.result()
-        assert older.coarse is not None
-        assert newer.coarse is not None
         try:
-            mine.set_result(motion.flow(older.coarse, newer.coarse, cell=self._cell))
+            mine.set_result(motion.flow(older.coarse(), newer.coarse(), cell=self._cell))
         except BaseException as error:
             mine.set_exception(error)
         return mine.result()

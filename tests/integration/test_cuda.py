@@ -64,6 +64,7 @@ def test_every_frame_is_what_the_graph_computes(
     assert (found["frames"], found["wrong"], found["device_bytes"]) == ([24], 0, 0)
     # Each frame is uploaded once, with its small inputs, and comes back once.
     assert found["copies"] == 3 * 24
+    assert found["device_peak"] <= found["needed"] < 2 * found["device_peak"]
 
 
 @pytest.mark.slow

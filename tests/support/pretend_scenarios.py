@@ -207,7 +207,7 @@ def frames(
             worker.join()
         made = [session._buffer.blocks for session in running]  # type: ignore[attr-defined]
         strips = len(next(iter(engine._programs.values())).parts)  # type: ignore[attr-defined]
-        name = engine.device
+        name, needed = engine.device, engine.device_bytes(form)
     at_end = pretend_program.counts()
     wrong, most = 0, 0
     for clip, results in zip(clips, found, strict=True):
@@ -222,6 +222,7 @@ def frames(
         "blocks": made,
         "strips": strips,
         "device": name,
+        "needed": needed,
         **at_end,
     }
 

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from streamderain import motion
-from streamderain.runtime.luma_session import FlowsBetween, LumaFrame
+from streamderain.runtime.luma_session import FlowsBetween, LumaFrame, Once
 
 CELL = 4
 
 
 def frame(number: int) -> LumaFrame:
     plane = np.random.default_rng(number).integers(0, 255, (96, 128), dtype=np.uint8)
-    return LumaFrame((plane,), number=number, luma=plane, coarse=motion.coarse(plane, cell=CELL))
+    return LumaFrame(
+        (plane,), number=number, luma=plane, coarse=Once(lambda: motion.coarse(plane, cell=CELL))
+    )
 
 
 def test_both_directions_come_from_one_search(monkeypatch: pytest.MonkeyPatch) -> None:
