@@ -98,10 +98,9 @@ class Building:
         device: What for.
         width: Of the frames, px.
         height: Of the frames, px.
-        phase: What it is at; empty at the start and at the end.
+        phase: What it is at; empty at the start.
         done: How much of that is done, 0..1.
         elapsed_s: Seconds since it began.
-        note: Why it is built; empty where none was there.
     """
 
     model: str
@@ -112,7 +111,6 @@ class Building:
     phase: str
     done: float
     elapsed_s: float
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

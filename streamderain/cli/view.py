@@ -98,7 +98,8 @@ class View:
         if self._quiet or monotonic() - self._last_line < LINE_EVERY_S:
             return
         self._last_line = monotonic()
-        at = f", {event.phase} {event.done:.0%}" if event.elapsed_s else "; it is kept for the next time"
+        share = f" {event.done:.0%}" if event.done else ""
+        at = f", {event.phase}{share}" if event.phase else "; it is kept for the next time"
         what = f"{event.model} for {event.width}x{event.height} on {event.device}"
         self._say(f"compiling {what} by {event.engine}{at}")
 

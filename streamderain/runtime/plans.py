@@ -123,6 +123,7 @@ class PlanMaker:
             found = self.cache.find(key)  # another process may just have built it
             if found is not None:
                 return Plan(*found, rows)
+            progress("", 0.0)
             built = library.build_plan(
                 graph,
                 capability=self.capability,

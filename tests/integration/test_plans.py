@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,10 +19,15 @@ import pytest
 from streamderain.errors import ConfigError, EngineUnavailable, PlanBuildError
 from streamderain.events import Building, Event
 from streamderain.frame import Geometry
+from streamderain.measure import doctor
+from streamderain.measure.doctor import try_plans
 from streamderain.models import ModelCard, load_model
 from streamderain.options import EngineOptions
+from streamderain.runtime import registry
 from streamderain.runtime.plan_cache import PlanCache
 from streamderain.runtime.registry import open_engine
+from streamderain.system.gpu import Gpu
+from tests.support.command import Outcome, streamderain
 from tests.support.media import write_video
 from tests.support.pretend_gpu import require_rtx
 
@@ -180,6 +186,25 @@ def test_plans_come_from_the_cache_until_anything_differs(tmp_path: Path) -> Non
     assert other.stored.path != first.stored.path
 
 
+@pytest.mark.slow
+def test_doctor_tells_how_much_device_memory_models_need() -> None:
+    (said,) = try_plans()
+    assert re.search(
+        r"builds plans for sm\d+; device memory at 1920x1080: dcd-gan \d+ MB, dcd-lite \d+ MB", said
+    )
+
+
+def test_the_package_that_suits_the_card_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = {"NVIDIA L4": ((8, 9), "tensorrt-rtx-cu13"), "NVIDIA H100": ((9, 0), "tensorrt")}
+    for name, (capability, package) in cards.items():
+        card = Gpu(name, 24.0, "600.1", capability)
+        monkeypatch.setattr(registry, "gpus", lambda card=card: [card])
+        assert registry.ENGINES["tensorrt"].packages()[0] == package
+        monkeypatch.setattr(doctor, "gpus", lambda card=card: [card])
+        extra = {"tensorrt": "[tensorrt]"}.get(package, "[rtx]")
+        assert doctor._driver().found.endswith(f"TensorRT by streamderain{extra}")
+
+
 def planes(geometry: Geometry, card: ModelCard, *, seed: int) -> list[np.ndarray[Any, Any]]:
     rng = np.random.default_rng(seed)
     shapes = geometry.plane_shapes if card.input == "rgb" else geometry.plane_shapes[: geometry.luma_planes]
@@ -269,46 +294,59 @@ def test_graphs_compute_what_torch_computes(
         assert np.abs((whole >> geometry.shift).astype(int) - codes).max() <= most
 
 
-def streamderain(home: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    import os
-
-    return subprocess.run(
-        [sys.executable, "-m", "streamderain", *map(str, arguments)],
-        env={**os.environ, "XDG_CACHE_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
+def engine(home: Path, *arguments: str | Path) -> Outcome:
+    """Run `streamderain engine` with a cache of its own."""
+    return streamderain("engine", *arguments, env={**os.environ, "XDG_CACHE_HOME": str(home)}, timeout_s=240)
 
 
 @pytest.mark.slow
 def test_engine_builds_lists_shows_and_removes(tmp_path: Path) -> None:
-    built = streamderain(tmp_path, "engine", "build", "dcd-lite", "--size", "64x48", "--for", "sm89")
-    assert built.returncode == 0, built.stderr
-    assert "f16 for sm89" in built.stdout
-    assert re.search(r"a session needs about [\d.]+ MB of device memory", built.stdout)
+    built = engine(tmp_path, "build", "dcd-lite", "--size", "64x48", "--for", "sm89")
+    assert built.code == 0, built.err
+    told = built.out.decode()
+    assert "f16 for sm89" in told
+    assert re.search(r"a session needs about [\d.]+ MB of device memory", told)
     clip = write_video(tmp_path / "clip.mkv", width=80, height=64, pix_fmt="yuv420p10le", codec="ffv1")
     log = tmp_path / "log.txt"
     options = ("--like", clip, "--for", "sm120", "--precision", "f32", f"--log={log}", "-q")
-    assert streamderain(tmp_path, "engine", "build", *options).returncode == 0
+    assert engine(tmp_path, "build", *options).code == 0
     assert "LayerType" in log.read_text()
-    listed = json.loads(streamderain(tmp_path, "engine", "list", "--json").stdout)
+    listed = json.loads(engine(tmp_path, "list", "--json").out.decode())
     assert [(plan["size"], plan["capability"], plan["precision"], plan["planes"]) for plan in listed] == [
         ("80x64", "sm120", "f32", "luma 10-bit limited"),
         ("64x48", "sm89", "f16", "luma 8-bit limited"),
     ]
     assert all(plan["bytes"] == Path(plan["path"]).stat().st_size for plan in listed)
-    table = streamderain(tmp_path, "engine", "list").stdout
+    table = engine(tmp_path, "list").out.decode()
     assert "64x48" in table
     assert "2 plans" in table
     name = listed[0]["name"]
-    assert json.loads(streamderain(tmp_path, "engine", "show", name[-8:], "--json").stdout) == listed[0]
-    assert "capability: sm120" in streamderain(tmp_path, "engine", "show", name).stdout
-    assert streamderain(tmp_path, "engine", "show", "nothing").returncode == 2
-    assert "removed 0 plans" in streamderain(tmp_path, "engine", "prune").stdout
-    assert "removed 2 plans" in streamderain(tmp_path, "engine", "prune", "--all").stdout
-    assert "no plans in" in streamderain(tmp_path, "engine", "list").stdout
+    assert json.loads(engine(tmp_path, "show", name[-8:], "--json").out.decode()) == listed[0]
+    assert "capability: sm120" in engine(tmp_path, "show", name).out.decode()
+    assert engine(tmp_path, "show", "nothing").code == 2
+    assert "removed 0 plans" in engine(tmp_path, "prune").out.decode()
+    assert "removed 2 plans" in engine(tmp_path, "prune", "--all").out.decode()
+    assert "no plans in" in engine(tmp_path, "list").out.decode()
+
+
+@pytest.mark.slow
+def test_engine_build_needs_no_torch(tmp_path: Path) -> None:
+    hidden = ("torch", "torchvision", "safetensors", "openvino")
+    arguments = ["streamderain", "engine", "build", "dcd-gan", "--size", "64x48", "--for", "sm89"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({hidden})); sys.argv = {arguments};"
+        "from streamderain.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "dcd-gan" in done.stdout
 
 
 @pytest.mark.slow
@@ -328,17 +366,17 @@ def test_engine_builds_lists_shows_and_removes(tmp_path: Path) -> None:
 def test_engine_build_says_what_is_wrong(
     arguments: tuple[str, ...], code: int, says: str, tmp_path: Path
 ) -> None:
-    done = streamderain(tmp_path, "engine", "build", *arguments)
-    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+    done = engine(tmp_path, "build", *arguments)
+    assert (done.code, says in done.err) == (code, True), done.err
 
 
 @pytest.mark.slow
 def test_two_processes_build_a_plan_once(tmp_path: Path) -> None:
-    command = ("engine", "build", "dcd-gan", "--size", "64x48", "--for", "sm89")
+    command = ("build", "dcd-gan", "--size", "64x48", "--for", "sm89")
     with ThreadPoolExecutor(2) as pool:
-        done = list(pool.map(lambda _: streamderain(tmp_path, *command), range(2)))
-    assert [one.returncode for one in done] == [0, 0]
-    assert len({one.stdout for one in done}) == 1
+        done = list(pool.map(lambda _: engine(tmp_path, *command), range(2)))
+    assert [one.code for one in done] == [0, 0]
+    assert len({one.out for one in done}) == 1
     plans = tmp_path / "streamderain" / "plans"
     assert len(list(plans.glob("*.plan"))) == 1
 
