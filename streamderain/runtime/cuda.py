@@ -151,8 +151,8 @@ def cuda_errors(what: str) -> Iterator[None]:
     except CUDAError as error:
         if "OUT_OF_MEMORY" in str(error):
             raise DeviceMemoryError(
-                f"{what}: the GPU has too little memory free; close what else uses it, scale the video down, "
-                "or choose another --device"
+                f"{what}: too little memory is free on the GPU. Close what else uses it, scale the video "
+                "down, or choose another --device"
             ) from error
         raise InferenceError(
             f"{what}: {str(error).partition('. ')[0]}. The GPU may have been lost or reset: look "
@@ -453,8 +453,11 @@ class DoubleBuffer(Closable):
         graphs.move_to_end(key)
         if graph is None:
             builder = compute.create_graph_builder().begin_building()
-            slot.context.enqueue(addresses, int(builder.stream.handle))
-            graph = graphs[key] = builder.end_building().complete()
+            try:
+                slot.context.enqueue(addresses, int(builder.stream.handle))
+            finally:
+                builder.end_building()
+            graph = graphs[key] = builder.complete()
         graph.launch(compute)
 
     def finished(self, slot: Slot, timeout_s: float | None = None) -> bool:

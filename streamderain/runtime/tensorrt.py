@@ -16,7 +16,7 @@ from streamderain.models import ModelCard
 from streamderain.runtime import tensorrt_library as library
 from streamderain.runtime.adapters.tensor_names import clean_name
 from streamderain.runtime.base import Engine, Session, SessionOptions
-from streamderain.runtime.cuda import Context, Program, cuda_errors, open_device
+from streamderain.runtime.cuda import Context, Program, cuda_errors, free_bytes, open_device
 from streamderain.runtime.cuda_session import open_cuda_session, session_bytes
 from streamderain.runtime.plan_cache import PlanCache
 from streamderain.runtime.plans import Plan, activation_bytes, plan_maker
@@ -73,14 +73,24 @@ class TensorRtEngine(Engine):
             try:
                 return open_cuda_session(self.model, geometry, options, device=self._device, program=program)
             except DeviceMemoryError as error:
-                if not self.model.tileable:
-                    raise DeviceMemoryError(
-                        f"{error}. {self.model.name} looks at whole frames; let it work at a smaller size "
-                        "(--max-size), or choose a model that can look at parts of a frame"
-                    ) from error
-                if strips == MAX_STRIPS or program.scratch_bytes > _WORTH * scratch_bytes:
-                    raise
+                few = strips < MAX_STRIPS and program.scratch_bytes <= _WORTH * scratch_bytes
+                if not (self.model.tileable and few):
+                    raise self._too_large(geometry, program) from error
             strips, scratch_bytes = 2 * strips, program.scratch_bytes
+
+    def _too_large(self, geometry: Geometry, program: Program) -> DeviceMemoryError:
+        needed = program.scratch_bytes + session_bytes(self.model, geometry)
+        hint = "scale the video down"
+        if not self.model.tileable:
+            hint = (
+                f"let {self.model.name}, which looks at whole frames, work at a smaller size (--max-size), "
+                "or choose a model that can look at parts of a frame"
+            )
+        return DeviceMemoryError(
+            f"frames of {geometry.width}x{geometry.height} need about {needed / 1e6:.0f} MB of memory on "
+            f"{self.device}, where {free_bytes() / 1e6:.0f} MB are free. Close what else uses it, choose "
+            f"another --device, or {hint}"
+        )
 
     def device_bytes(self, geometry: Geometry, options: SessionOptions | None = None) -> int:
         """See `Engine.device_bytes`: of whole frames, as the building of the plan tells."""

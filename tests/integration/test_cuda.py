@@ -117,7 +117,12 @@ def test_frames_that_do_not_fit_are_computed_in_strips(pretend_driver: Path, hom
         ({"devices": 0}, {}, "EngineUnavailable", "no NVIDIA driver, or it sees no GPU"),
         ({"devices": 1}, {"device": "cuda:1"}, "EngineUnavailable", "no device cuda:1; this machine has 1"),
         ({"capability": 90}, {}, "EngineUnavailable", "install streamderain[tensorrt]"),
-        ({"memory": 2_000_000}, {}, "DeviceMemoryError", "too little memory free"),
+        (
+            {"memory": 2_000_000},
+            {},
+            "DeviceMemoryError",
+            "of memory on cuda:0 (Pretend GPU 0), where 2 MB are free",
+        ),
         ({"memory": 2_000_000}, {"model": "generator"}, "DeviceMemoryError", "--max-size"),
         ({"lost_after": 20}, {}, "InferenceError", "lost or reset: look into the system's log"),
         ({"lost_after": 0}, {}, "InferenceError", "lost or reset"),
