@@ -16,13 +16,10 @@ from streamderain.runtime import tensorrt_library as library
 from streamderain.runtime.adapters.luma_onnx import Rows, luma_graph, strips_of
 from streamderain.runtime.adapters.onnx_graph import load_core
 from streamderain.runtime.adapters.rgb_onnx import rgb_graph
-from streamderain.runtime.cuda import open_device
+from streamderain.runtime.cuda import ALIGNMENT_BYTES, open_device
 from streamderain.runtime.plan_cache import PlanCache, PlanKey, StoredPlan
 
 PRECISIONS = ("f16", "f32")
-
-ADDRESS_BYTES = 256
-"""Strips of a result begin where a kernel may be told to write: at multiples of this."""
 
 _TELL_EVERY_S = 0.2
 
@@ -99,7 +96,9 @@ class PlanMaker:
         rows: list[Rows] | list[None] = [None]
         if self.model.input == "luma":
             row_bytes = geometry.width * geometry.dtype.itemsize
-            multiple = math.lcm(self.model.multiple, ADDRESS_BYTES // math.gcd(ADDRESS_BYTES, row_bytes))
+            # Strips of a result begin where a kernel may be told to write.
+            aligned = ALIGNMENT_BYTES // math.gcd(ALIGNMENT_BYTES, row_bytes)
+            multiple = math.lcm(self.model.multiple, aligned)
             rows = strips_of(
                 self._core, model=self.model, height=geometry.height, count=count, multiple=multiple
             )
