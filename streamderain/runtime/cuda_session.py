@@ -149,17 +149,9 @@ class _CudaSession(WindowedSession):
 class _CudaLumaSession(_CudaSession, LumaSession):
     """Estimates flows on the host; the network's graph warps."""
 
-    def __init__(
-        self,
-        model: ModelCard,
-        geometry: Geometry,
-        options: SessionOptions,
-        *,
-        device: Device,
-        program: Program,
-    ) -> None:
-        super().__init__(model, geometry, options, device=device, program=program)
-        self._stored_shift = geometry.shift
+    @property
+    def _stored_shift(self) -> int:
+        return self.geometry.shift
 
     def _fill(self, window: WindowFrames[LumaFrame], arrays: Arrays) -> None:  # type: ignore[override]
         started = perf_counter()

@@ -64,12 +64,8 @@ class LumaFrame(StoredFrame):
 class LumaSession(WindowedSession, ABC):
     """A session of a luma model: copies planes, and aligns the neighbours of models that ask for it.
 
-    `_stored_shift` is how far codes are still shifted left in the planes that `_stored` keeps.
-
     Engines that warp in their graph take the flows (`_stacked_flows`) instead of aligned planes (`_aligned`).
     """
-
-    _stored_shift = 0
 
     def __init__(
         self, model: ModelCard, geometry: Geometry, options: SessionOptions, *, workers: int
@@ -89,6 +85,11 @@ class LumaSession(WindowedSession, ABC):
         """See `Session.close`."""
         super().close()
         self._one_thread.close()
+
+    @property
+    def _stored_shift(self) -> int:
+        """How far codes are still shifted left in the planes that `_stored` keeps."""
+        return 0
 
     def _copy_in(self, planes: Planes) -> LumaFrame:
         stored = self._stored(planes)
