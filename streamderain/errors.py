@@ -4,6 +4,7 @@
     ├── ConfigError (ValueError)     2   an option or argument that cannot be used as given
     ├── MediaError                   3   a file, stream or device that cannot be read or written
     │   ├── OpenError                    not there, not readable, not a video, nothing to decode
+    │   │   └── Unreachable                  an address that does not answer, and may do so later
     │   ├── DecodeError                  opened, but no frame of it can be decoded
     │   ├── EncodeError                  the encoder does not open or refuses a frame
     │   ├── UnsupportedFormat            readable, but of a kind that is not handled
@@ -79,6 +80,10 @@ class MediaError(StreamderainError):
 
 class OpenError(MediaError):
     """The source or target cannot be opened, or holds nothing that can be derained."""
+
+
+class Unreachable(OpenError):
+    """An address does not answer, or not as it should; it may do so later."""
 
 
 class DecodeError(MediaError):

@@ -50,6 +50,12 @@ class ReadOptions:
         deinterlace: Turn interlaced video into progressive frames instead of refusing it.
         image_rate_fps: Frames per second of a numbered run of images.
         hwaccel: `"none"` decodes on the processor, `"cuda"` on an NVIDIA GPU (NVDEC), or not at all.
+        live: Whether an address goes on for ever, so that it is sought again where it ends; None where its
+            scheme tells: RTSP, RTMP, UDP, RTP, TCP and SRT do, HTTP does not.
+        rtsp_transport: `"tcp"` or `"udp"`: how RTSP sends media.
+        tls_verify: Take encrypted streams (RTSPS, HTTPS) only from servers whose certificate is valid.
+        wait: Wait for a live source that has never answered, instead of giving up.
+        give_up_after_s: How long a live source that was lost is sought, seconds; None for ever.
     """
 
     start_s: float = 0.0
@@ -58,6 +64,11 @@ class ReadOptions:
     deinterlace: bool = False
     image_rate_fps: float = 25.0
     hwaccel: str = "none"
+    live: bool | None = None
+    rtsp_transport: str = "tcp"
+    tls_verify: bool = False
+    wait: bool = False
+    give_up_after_s: float | None = None
 
     def __post_init__(self) -> None:
         require_types(self)
@@ -67,6 +78,10 @@ class ReadOptions:
             raise ConfigError(f"the length (-t) must be more than 0 seconds, not {self.duration_s}")
         if self.hwaccel not in ("none", "cuda"):
             raise ConfigError(f"hwaccel must be none or cuda, not {self.hwaccel!r}")
+        if self.rtsp_transport not in ("tcp", "udp"):
+            raise ConfigError(f"rtsp-transport must be tcp or udp, not {self.rtsp_transport!r}")
+        if self.give_up_after_s is not None and not self.give_up_after_s >= 0:
+            raise ConfigError(f"give-up-after must be 0 or more seconds, not {self.give_up_after_s}")
         if not (math.isfinite(self.image_rate_fps) and 0 < self.image_rate_fps <= 1000):
             raise ConfigError(f"the image rate must lie in (0, 1000] frames/s, not {self.image_rate_fps}")
 

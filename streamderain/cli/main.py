@@ -175,6 +175,30 @@ _READ: _Options = (
         type=click.Choice(["none", "cuda"]),
         help="cuda decodes on an NVIDIA GPU.",
     ),
+)
+
+_LIVE: _Options = (
+    click.option(
+        "--live/--no-live",
+        default=None,
+        help="Whether an address is sought again where it ends.  [default: all but HTTP]",
+    ),
+    click.option(
+        "--rtsp-transport",
+        default="tcp",
+        show_default=True,
+        type=click.Choice(["tcp", "udp"]),
+        help="How RTSP sends media.",
+    ),
+    click.option("--tls-verify", is_flag=True, help="Take RTSPS and HTTPS only with a valid certificate."),
+    click.option("--wait", is_flag=True, help="Wait for a live source that has never answered."),
+    click.option(
+        "--give-up-after",
+        "give_up_after_s",
+        type=Seconds(),
+        metavar="TIME",
+        help="How long a live source that was lost is sought.  [default: for ever]",
+    ),
     click.option(
         "--image-rate",
         "image_rate_fps",
@@ -216,7 +240,7 @@ def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 @cli.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@_with(*_TARGET, *_ENGINE, *_ENGINE_SETTINGS, *_ENCODER, *_TRIM, *_READ)
+@_with(*_TARGET, *_ENGINE, *_ENGINE_SETTINGS, *_ENCODER, *_TRIM, *_READ, *_LIVE)
 @_with(_OVERWRITE, _SKIP_EXISTING, _report("json", "a summary as JSON"), _QUIET)
 def run(**arguments: Any) -> None:
     """Take the rain out of SOURCE and write the result to TARGET.

@@ -16,14 +16,16 @@ from av.container import Flags, InputContainer
 
 from streamderain.addresses import STANDARD_INPUT, display_name, is_address
 from streamderain.errors import DecodeError, MediaError, OpenError, UnsupportedFormat
+from streamderain.media.reading.network import network_fault, network_options, timeouts_s
 from streamderain.media.reading.pipe import Pipe
+from streamderain.options import ReadOptions
 
 _STANDARD_INPUT_DESCRIPTOR = 0
-NETWORK_TIMEOUT_S = 10.0
 
 _TEXT_FORMATS = {"tty", "bin", "xbin", "idf", "adf"}
 _MOV = {".mp4", ".mov", ".m4v", ".3gp", ".qt"}
 _TEXT_SHARE = 0.97
+_DEFAULTS = ReadOptions()
 
 
 def is_pipe(path: str) -> bool:
@@ -31,26 +33,32 @@ def is_pipe(path: str) -> bool:
     return path == STANDARD_INPUT and not _standard_input_is_a_file()
 
 
-def open_container(path: str, pipe: Pipe | None = None, *, hwaccel: str = "none") -> InputContainer:
+def open_container(path: str, pipe: Pipe | None = None, options: ReadOptions = _DEFAULTS) -> InputContainer:
     """Open a file, `-` for standard input, or a URL.
 
     Args:
         path: What is opened.
         pipe: Reads standard input where that is no file.
-        hwaccel: See `streamderain.options.ReadOptions`.
+        options: How it is read.
 
     Raises:
         OpenError: It is not there, cannot be read, or is nothing that could be decoded; or the hardware that
             shall decode it is not there.
+        Unreachable: An address does not answer, and may do so later.
         UnsupportedFormat: The hardware does not decode it.
     """
-    name = display_name(path)
-    if path != STANDARD_INPUT and not is_address(path):
+    name, hwaccel = display_name(path), options.hwaccel
+    network = is_address(path)
+    if path != STANDARD_INPUT and not network:
         check_file(path)
     try:
         target: Any = _target(path) if pipe is None else pipe
         container: InputContainer = av.open(
-            target, timeout=_timeout(path), metadata_errors="replace", hwaccel=_hardware(hwaccel)
+            target,
+            options=network_options(path, options) if network else {},
+            timeout=timeouts_s(path) if network else None,
+            metadata_errors="replace",
+            hwaccel=_hardware(hwaccel),
         )
     except RuntimeError as error:  # PyAV's own, of a stream that the hardware does not decode
         raise UnsupportedFormat(
@@ -58,14 +66,14 @@ def open_container(path: str, pipe: Pipe | None = None, *, hwaccel: str = "none"
         ) from error
     except av.error.PermissionError as error:
         if hwaccel == "none":
-            raise _explained(path, name, error) from (None if is_address(path) else error)
+            raise _explained(path, name, error) from (None if network else error)
         raise OpenError(
             f"{name} cannot be decoded by --hwaccel {hwaccel}: no NVIDIA GPU with a decoder answers "
             "here; leave --hwaccel out"
         ) from None
     except (av.error.FFmpegError, OSError) as error:
         # FFmpeg's own error holds the address with its password: nothing of it may show in a traceback.
-        raise _explained(path, name, error) from (None if is_address(path) else error)
+        raise _explained(path, name, error) from (None if network else error)
     if container.format.name == "avi":
         # AVI stores no display times, and those that FFmpeg makes up for H.264 with B-frames are out of
         # order; without them each frame carries the time at which the decoder gave it, which is right.
@@ -151,10 +159,6 @@ def _target(path: str) -> str:
     return path if is_address(path) else f"file:{path}"  # the prefix keeps "12:30.mp4" from being a protocol
 
 
-def _timeout(path: str) -> tuple[float, float] | None:
-    return (NETWORK_TIMEOUT_S, NETWORK_TIMEOUT_S) if is_address(path) else None
-
-
 def _standard_input_is_a_file() -> bool:
     """Return whether standard input was redirected from a file, which can then be sought in."""
     try:
@@ -165,10 +169,10 @@ def _standard_input_is_a_file() -> bool:
 
 def _explained(path: str, name: str, error: Exception) -> OpenError:
     """Return what is wrong with a source that FFmpeg did not open."""
+    if is_address(path):
+        return network_fault(name, error, _reason(error))
     if isinstance(error, PermissionError):
         return OpenError(f"{name} may not be read by this user; check its permissions")
-    if is_address(path):
-        return OpenError(f"{name} cannot be opened: {_reason(error)}. Check the address and the network")
     if is_pipe(path):
         return OpenError(
             f"{name} brings nothing that can be read as video ({_reason(error)}). {_pipe_needs_index(name)}"

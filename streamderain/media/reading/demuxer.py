@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from time import monotonic
 from typing import Any, cast
 
 import av
@@ -55,7 +56,9 @@ class Demuxer:
     Args:
         path: What was opened.
         options: How to read it.
-        stop: Once it is set, a pipe ends.
+        stop: Once it is set, a pipe ends, and so does what has a limit of patience.
+        patience_s: The longest time without a picture, after which a live connection ends, as it does at the
+            first read error; None for files, which are read as far as anything comes.
 
     Attributes:
         was_ended: Whether `end` ended it, before its own end.
@@ -64,11 +67,15 @@ class Demuxer:
         MediaError: It cannot be opened, or holds no video that can be decoded.
     """
 
-    def __init__(self, path: str, options: ReadOptions, stop: threading.Event) -> None:
+    def __init__(
+        self, path: str, options: ReadOptions, stop: threading.Event, patience_s: float | None = None
+    ) -> None:
         self.path = path
+        self._stop, self._patience_s = stop, patience_s
+        self._picture_at = monotonic()
         self._pipe = pipe_of(path, stop)
         self.was_ended = False
-        self.container = open_container(path, self._pipe, hwaccel=options.hwaccel)
+        self.container = open_container(path, self._pipe, options)
         self.damage = Damage()
         self.warnings: list[str] = []
         self.repaired_packets = 0
@@ -230,6 +237,8 @@ class Demuxer:
                 yield from trim.video(frame)
 
     def _accept(self, decoder: VideoDecoder, pictures: list[av.VideoFrame], trim: Trim) -> Iterator[Item]:
+        if pictures:
+            self._picture_at = monotonic()
         for picture in pictures:
             for frame in decoder.accept(picture):
                 yield from trim.video(frame)
@@ -289,6 +298,11 @@ class Demuxer:
         self._last_dts[index] = packet.dts
         return True
 
+    def _has_no_patience_left(self) -> bool:
+        if self._patience_s is None:
+            return False
+        return self._stop.is_set() or monotonic() - self._picture_at > self._patience_s
+
     def _note_end(self, packet: Packet) -> None:
         if packet.pts is not None:
             end_s = (packet.pts + (packet.duration or 0)) * packet.time_base
@@ -305,12 +319,16 @@ class Demuxer:
                         errors = 0
                         self.continuity.mend(packet)
                         yield packet
+                    if self._has_no_patience_left():
+                        return
                 return
             except IndexError:
                 # PyAV < 19: after the last packet it stumbles over a stream that FFmpeg found mid-file.
                 return
             except (av.error.FFmpegError, OSError) as error:
                 errors += 1
+                if self._patience_s is not None:
+                    return
                 if errors >= READ_ERRORS_AT_MOST or is_pipe(self.path):
                     self.damage.cut_short(f"reading stopped early: {getattr(error, 'strerror', error)}")
                     return

@@ -44,6 +44,7 @@ class FileSource(Closable):
         options: What is read of it.
         lead: How many frames around a piece (`-ss`, `-t`) are read as well, marked as not to be written.
         stop: Once it is set, a pipe ends, also while it is being opened.
+        patience_s: See `Demuxer`.
 
     Attributes:
         path: What was opened; `-` for standard input.
@@ -63,7 +64,13 @@ class FileSource(Closable):
     image_paths: tuple[Path, ...] = ()
 
     def __init__(
-        self, path: str, options: ReadOptions, lead: Lead = NO_LEAD, stop: threading.Event | None = None
+        self,
+        path: str,
+        options: ReadOptions,
+        lead: Lead = NO_LEAD,
+        stop: threading.Event | None = None,
+        *,
+        patience_s: float | None = None,
     ) -> None:
         self.path = path
         self.name = display_name(path) if path == "-" or is_address(path) else Path(path).name
@@ -73,7 +80,7 @@ class FileSource(Closable):
         self._lead = lead
         self._stop = stop or threading.Event()
         self._primed: deque[Item] = deque()
-        self._demuxer = Demuxer(path, options, self._stop)
+        self._demuxer = Demuxer(path, options, self._stop, patience_s)
         try:
             demuxer = self._demuxer
             self.warnings += demuxer.warnings

@@ -16,6 +16,8 @@ from streamderain.errors import OpenError
 from streamderain.frame import NO_LEAD, Lead
 from streamderain.media.reading.file import FileSource
 from streamderain.media.reading.images import ImageSequence, size_of
+from streamderain.media.reading.live import LiveSource
+from streamderain.media.reading.network import is_live_scheme
 from streamderain.media.track import MediaSource
 from streamderain.options import ReadOptions
 
@@ -106,7 +108,7 @@ def open_source(
         spec: What is opened.
         options: What is read of it.
         lead: How many frames around a piece (`-ss`, `-t`) are read as well, marked as not to be written.
-        stop: Once it is set, a pipe ends, also while it is being opened.
+        stop: Once it is set, a pipe or a live source ends, also while it is being opened.
 
     Raises:
         OpenError: Not there, not readable, or nothing with video in it.
@@ -116,6 +118,9 @@ def open_source(
     """
     if spec.kind == "sequence":
         return ImageSequence(spec.paths, name=spec.name, options=options, lead=lead)
+    live = is_live_scheme(spec.address) if options.live is None else options.live
+    if spec.address and live:
+        return LiveSource(spec.address, options, stop)
     return FileSource(spec.address or str(spec.paths[0]), options, lead, stop)
 
 

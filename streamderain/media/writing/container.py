@@ -175,9 +175,10 @@ class ContainerOutlet:
             MediaError: The write failed otherwise.
             EncodeError: The format refuses the packet.
         """
-        if packet.stream not in self._copied or not packet.size:
+        # By index: a live source that was lost brings the same streams in a container of their own.
+        if packet.stream_index not in self._copied or not packet.size:
             return
-        stream, copied_stream, order = self._copied[packet.stream]
+        stream, copied_stream, order = self._copied[packet.stream_index]
         if self._from_zero and before_zero(packet):
             return
         with self._lock:
@@ -276,7 +277,7 @@ class ContainerOutlet:
         strict = not format_has(self._container.format, Flags.ts_nonstrict)  # it takes equal decoding times
         for stream, item, encoder in streams:
             if encoder is None:
-                self._copied[item.source] = (
+                self._copied[item.source.index] = (
                     stream,
                     item,
                     MonotonicTimestamps(strict=strict, from_zero=self._from_zero),

@@ -87,6 +87,7 @@ class AdtsToAsc:
 
     def __init__(self, source: Any, first: av.Packet[Any]) -> None:
         self.source = source
+        self._name = describe(source)  # a live source may be gone when it is asked for
         self._filter = BitStreamFilterContext("aac_adtstoasc", source)
         told = [p for p in self._filter.filter(duplicate(first)) if p.has_sidedata("new_extradata")]
         if not told:
@@ -105,9 +106,7 @@ class AdtsToAsc:
             plain = self._filter.filter(duplicate(packet))
         except av.error.FFmpegError:
             # One broken packet of sound is no reason to give up the video.
-            _LOG.warning(
-                "%s: the packet at pts %s is damaged and left out", describe(self.source), packet.pts
-            )
+            _LOG.warning("%s: the packet at pts %s is damaged and left out", self._name, packet.pts)
             return ()
         for one in plain:
             one.time_base = packet.time_base
@@ -148,6 +147,7 @@ class TranscodedSubtitles:
 
     def __init__(self, source: Any, codec: str) -> None:
         self.source = source
+        self._name = describe(source)
         self.codec = codec
         decoder = av.CodecContext.create(source.codec_context.codec.name, "r")
         assert isinstance(decoder, SubtitleCodecContext)
@@ -174,7 +174,7 @@ class TranscodedSubtitles:
             text = self._decoder.decode2(packet)
         except av.error.InvalidDataError:
             # One broken line of text is no reason to give up the video.
-            _LOG.warning("%s: the text at pts %s is damaged and left out", describe(self.source), packet.pts)
+            _LOG.warning("%s: the text at pts %s is damaged and left out", self._name, packet.pts)
             return ()
         if text is None or not text.rects:
             return ()
