@@ -151,6 +151,7 @@ class Complete:
         frames_in: Frames decoded.
         frames_out: Frames encoded.
         skipped: Frames that were damaged or lost in the source.
+        dropped: Frames of a live source that came too late to be computed.
         damage: What was damaged and where, in words.
         elapsed_s: Seconds from opening the source to the finished targets.
         first_frame_s: Seconds until the first frame was written; None when there was none.
@@ -176,6 +177,7 @@ class Complete:
     limited_by: str | None = None
     interrupted: bool = False
     warnings: tuple[str, ...] = ()
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)

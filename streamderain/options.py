@@ -52,6 +52,7 @@ class ReadOptions:
         hwaccel: `"none"` decodes on the processor, `"cuda"` on an NVIDIA GPU (NVDEC), or not at all.
         live: Whether an address goes on for ever, so that it is sought again where it ends; None where its
             scheme tells: RTSP, RTMP, UDP, RTP, TCP and SRT do, HTTP does not.
+        max_latency_s: From how late on frames of a live source are dropped, seconds; none are of files.
         rtsp_transport: `"tcp"` or `"udp"`: how RTSP sends media.
         tls_verify: Take encrypted streams (RTSPS, HTTPS) only from servers whose certificate is valid.
         wait: Wait for a live source that has never answered, instead of giving up.
@@ -65,6 +66,7 @@ class ReadOptions:
     image_rate_fps: float = 25.0
     hwaccel: str = "none"
     live: bool | None = None
+    max_latency_s: float = 0.5
     rtsp_transport: str = "tcp"
     tls_verify: bool = False
     wait: bool = False
@@ -78,6 +80,8 @@ class ReadOptions:
             raise ConfigError(f"the length (-t) must be more than 0 seconds, not {self.duration_s}")
         if self.hwaccel not in ("none", "cuda"):
             raise ConfigError(f"hwaccel must be none or cuda, not {self.hwaccel!r}")
+        if not self.max_latency_s > 0:
+            raise ConfigError(f"max-latency must be more than 0 seconds, not {self.max_latency_s}")
         if self.rtsp_transport not in ("tcp", "udp"):
             raise ConfigError(f"rtsp-transport must be tcp or udp, not {self.rtsp_transport!r}")
         if self.give_up_after_s is not None and not self.give_up_after_s >= 0:

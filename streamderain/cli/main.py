@@ -184,6 +184,15 @@ _LIVE: _Options = (
         help="Whether an address is sought again where it ends.  [default: all but HTTP]",
     ),
     click.option(
+        "--max-latency",
+        "max_latency_s",
+        type=Seconds(),
+        default=0.5,
+        show_default=True,
+        metavar="TIME",
+        help="From how late on frames of a live source are dropped.",
+    ),
+    click.option(
         "--rtsp-transport",
         default="tcp",
         show_default=True,

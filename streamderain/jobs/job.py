@@ -148,7 +148,8 @@ class Job:
                 cleanup.callback(encoder.close)
             for outlet in output.outlets:
                 cleanup.callback(outlet.abort)
-        return Pipeline(source, sessions, outputs, trace=self._trace), [
+        latency_s = self._options.read.max_latency_s
+        return Pipeline(source, sessions, outputs, trace=self._trace, max_latency_s=latency_s), [
             *self._notes,
             *source.warnings,
             *warnings,
@@ -175,6 +176,13 @@ class Job:
     ) -> Complete:
         counters = pipeline.counters
         elapsed_s = perf_counter() - counters.started
+        late = []
+        if counters.dropped:
+            latency_s = self._options.read.max_latency_s
+            late.append(
+                f"{counters.dropped} frames came more than {latency_s:g} s late and were dropped: the machine or "
+                "the network is too slow. Take a smaller stream, or give --max-latency"
+            )
         return Complete(
             source=source.name,
             path=self._spec.place,
@@ -190,7 +198,8 @@ class Job:
             stages=pipeline.stages(),
             limited_by=pipeline.limited_by(),
             interrupted=interrupted,
-            warnings=tuple(dict.fromkeys([*warnings, *source.warnings])),
+            warnings=tuple(dict.fromkeys([*warnings, *source.warnings, *late])),
+            dropped=counters.dropped,
         )
 
     def _started(self, source: MediaSource, frames: int | None, warnings: list[str]) -> Started:

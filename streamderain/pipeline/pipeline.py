@@ -20,6 +20,7 @@ from streamderain.events import StageSpeed, TargetResult
 from streamderain.frame import Frame, Planes
 from streamderain.pipeline.cuts import CutDetector
 from streamderain.pipeline.outlets import OutletThread
+from streamderain.pipeline.pacing import Pacing
 from streamderain.pipeline.protocols import FrameSource, Output, Packet
 from streamderain.runtime.base import EndOfSession, Session
 from streamderain.trace import Trace
@@ -52,6 +53,7 @@ class Counters:
 
     started: float = field(default_factory=perf_counter)
     frames_in: int = 0
+    dropped: int = 0
     read: StageClock = field(default_factory=StageClock)
     written: list[int] = field(default_factory=list)
     writers: list[StageClock] = field(default_factory=list)
@@ -71,6 +73,7 @@ class Pipeline:
         sessions: One per video stream, in order of position. The pipeline closes them.
         outputs: Where results go; every output has one encoder per stream.
         trace: Receives how long every frame takes in each step; best the sessions' and the encoders' own.
+        max_latency_s: From which lag on frames of a live source are dropped; None drops none.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Pipeline:
         outputs: Sequence[Output],
         *,
         trace: Trace | None = None,
+        max_latency_s: float | None = None,
     ) -> None:
         self.counters = Counters(
             written=[0 for _ in sessions],
@@ -89,6 +93,8 @@ class Pipeline:
         self._sessions = sessions
         self._outputs = outputs
         self._trace = trace
+        late_s = max_latency_s if source.is_live else None
+        self._pacing = [None if late_s is None else Pacing(late_s) for _ in sessions]
         self._cuts = [CutDetector(stream.geometry) for stream in source.streams]
         self._threads = [
             [
@@ -259,10 +265,15 @@ class Pipeline:
                 return
             if frame.emit:
                 self.counters.frames_in += 1
+            pacing = self._pacing[frame.stream]
+            late = frame.emit and pacing is not None and pacing.is_late(frame.time_s, perf_counter())
+            self.counters.dropped += late
             cut = self._cuts[frame.stream].is_cut(frame.planes[0]) or frame.cut
             started = perf_counter()
             token = (frame, started)
-            self._sessions[frame.stream].push(frame.planes, token, cut=cut, emit=frame.emit)
+            # One that is late still helps its neighbours.
+            emit = frame.emit and not late
+            self._sessions[frame.stream].push(frame.planes, token, cut=cut, emit=emit)
             clock.waiting_s += perf_counter() - started
         self._read_to_end = not self._source.was_stopped
 

@@ -93,7 +93,8 @@ class WindowedSession(Session):
         """See `Session.push`."""
         self._check(planes)
         with self._changed:
-            while not (self._ended or self._aborted) and self._in_flight() >= self._capacity:
+            # What is not emitted takes no slot.
+            while emit and not (self._ended or self._aborted) and self._in_flight() >= self._capacity:
                 self._changed.wait()
             if self._ended or self._aborted:
                 raise EndOfSession

@@ -410,3 +410,57 @@ def test_the_limiting_stage_is_told(
     stages = pipeline.stages()
     assert set(stages) == {"read", "engine", "write"}
     assert stages[stage].fps == min(speed.fps for speed in stages.values() if speed.fps)
+
+
+@dataclass
+class Camera(FakeSource):
+    """Gives each frame when it is due; one that is asked for later waited in a buffer."""
+
+    is_live: bool = True
+    began: float = 0.0
+
+    def frames(self, copy: Callable[[Any], None]) -> Iterator[Frame]:
+        self.began = time.perf_counter()
+        for number in range(self.count):
+            time.sleep(max(0.0, self.began + number / 25 - time.perf_counter()))
+            luma = np.full((16, 32), number % 256, np.uint8)
+            yield Frame(None, (luma,), 0, number, number, Fraction(1, 25))
+
+
+@dataclass
+class Clock(FakeEncoder):
+    """Notes how late each frame is when it is encoded."""
+
+    camera: Any = None
+    lags: list[float] = field(default_factory=list)
+
+    def encode(self, frame: Frame, planes: Planes | None) -> Sequence[Any]:
+        self.lags.append(time.perf_counter() - self.camera.began - frame.index / 25)
+        return super().encode(frame, planes)
+
+
+def test_a_machine_that_is_too_slow_stays_at_the_present(model: ModelCard) -> None:
+    camera = Camera(count=150)
+    clock = Clock(camera=camera)
+    engine = IdentityEngine(model, delay_s=0.16)  # a quarter of the camera's rate
+    outlet = FakeOutlet()
+    sessions = [engine.session(GEOMETRY)]
+    pipeline = Pipeline(camera, sessions, [FakeOutput([clock], [outlet])], max_latency_s=0.3)
+    pipeline.run()
+    assert pipeline.counters.frames_in == 150
+    assert pipeline.counters.dropped + pipeline.counters.frames_out == 150
+    assert 25 <= pipeline.counters.frames_out <= 60
+    # The limit, and what is under way: three frames of the engine.
+    assert max(clock.lags) < 0.3 + 4 * 0.16 + 0.5
+    late, later = clock.lags[len(clock.lags) // 4 : len(clock.lags) // 2], clock.lags[len(clock.lags) // 2 :]
+    assert sum(later) / len(later) < sum(late) / len(late) + 0.3
+
+
+def test_files_wait_for_every_frame(model: ModelCard) -> None:
+    camera = Camera(count=20, is_live=False)
+    engine = IdentityEngine(model, delay_s=0.08)
+    pipeline = Pipeline(
+        camera, [engine.session(GEOMETRY)], [FakeOutput([FakeEncoder()], [FakeOutlet()])], max_latency_s=0.01
+    )
+    pipeline.run()
+    assert (pipeline.counters.dropped, pipeline.counters.frames_out) == (0, 20)
