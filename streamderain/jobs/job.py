@@ -180,8 +180,8 @@ class Job:
         if counters.dropped:
             latency_s = self._options.read.max_latency_s
             late.append(
-                f"{counters.dropped} frames came more than {latency_s:g} s late and were dropped: the machine or "
-                "the network is too slow. Take a smaller stream, or give --max-latency"
+                f"{counters.dropped} frames came over {latency_s:g} s late and were dropped: the machine "
+                "or the network is too slow. Take a smaller stream, or give --max-latency"
             )
         return Complete(
             source=source.name,
