@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+GAPS_AT_MOST = 1000
+"""So many gaps are remembered, and the rest is counted: a camera may run for years."""
+
 TEXTS_AT_MOST = 20
 """A report names this many gaps and counts the rest."""
 
@@ -52,11 +55,15 @@ class Damage:
         gaps: The broken stretches, those that touch joined into one.
         truncated: Whether the source ends before its own header says.
         ending: How it ends early, in words; empty unless truncated.
+        more_gaps: Gaps that are only counted.
+        more_frames: Frames that were lost in those.
     """
 
     gaps: list[Gap] = field(default_factory=list)
     truncated: bool = False
     ending: str = ""
+    more_gaps: int = 0
+    more_frames: int = 0
 
     def __bool__(self) -> bool:
         return bool(self.gaps) or self.truncated
@@ -64,13 +71,14 @@ class Damage:
     @property
     def skipped_frames(self) -> int:
         """Frames that the source holds but the decoder could not give."""
-        return sum(gap.frames for gap in self.gaps if not gap.kept)
+        return sum(gap.frames for gap in self.gaps if not gap.kept) + self.more_frames
 
     def texts(self) -> list[str]:
         """Return one line per gap, and one for an early end."""
         lines = [str(gap) for gap in self.gaps[:TEXTS_AT_MOST]]
-        if len(self.gaps) > TEXTS_AT_MOST:
-            lines.append(f"and {len(self.gaps) - TEXTS_AT_MOST} more places like these")
+        more = len(self.gaps) - len(lines) + self.more_gaps
+        if more:
+            lines.append(f"and {more} more places like these")
         return [*lines, self.ending] if self.truncated else lines
 
     def add(self, gap: Gap) -> None:
@@ -78,8 +86,11 @@ class Damage:
         last = self.gaps[-1] if self.gaps else None
         if last and (last.stream, last.to_s, last.kept) == (gap.stream, gap.from_s, gap.kept) and last.to_s:
             self.gaps[-1] = replace(last, to_s=gap.to_s, frames=last.frames + gap.frames)
-        else:
+        elif len(self.gaps) < GAPS_AT_MOST:
             self.gaps.append(gap)
+        else:
+            self.more_gaps += 1
+            self.more_frames += 0 if gap.kept else gap.frames
 
     def forget_before(self, start_s: float) -> None:
         """Drop what lies before a cut: it is no part of the result."""
