@@ -132,6 +132,7 @@ def test_a_gap_takes_as_long_as_it_took(stream: bytes) -> None:
     assert 1.0 < step < time.monotonic() - began
     (told, *_) = watching.source.damage.texts()
     assert told.startswith("video 0, from ")
+    assert "the connection was lost, and about " in told
 
 
 @pytest.mark.parametrize(

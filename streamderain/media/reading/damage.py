@@ -25,6 +25,7 @@ class Gap:
         to_s: Time of the frame that ends it in seconds; None at the end of the stream.
         frames: How many frames are lost or broken.
         kept: Whether they are part of the result, decoded from broken data.
+        never_came: Whether they were not received: the connection was lost, and how many is a guess.
     """
 
     stream: int
@@ -32,6 +33,7 @@ class Gap:
     to_s: float | None
     frames: int
     kept: bool = False
+    never_came: bool = False
 
     @property
     def reason(self) -> str:
@@ -39,6 +41,8 @@ class Gap:
         count = "1 frame" if self.frames == 1 else f"{self.frames} frames"
         if self.kept:
             return f"{count} decoded from broken data and kept"
+        if self.never_came:
+            return f"the connection was lost, and about {count} with it"
         return f"{count} could not be decoded"
 
     def __str__(self) -> str:

@@ -213,7 +213,8 @@ class LiveSource(Closable):
         gap_s = Fraction(round(1000 * (monotonic() - lost_at)), 1000)
         for position, track in enumerate(self.tracks):
             lost = round(gap_s * (track.info.rate_fps or DEFAULT_RATE))
-            self.damage.add(Gap(position, float(self._last_s), float(self._last_s + gap_s), max(1, lost)))
+            ends = (float(self._last_s), float(self._last_s + gap_s))
+            self.damage.add(Gap(position, *ends, max(1, lost), never_came=True))
         self._connection = found
         self._resume_s = self._last_s + gap_s
         self._shift_s = None
