@@ -130,9 +130,8 @@ def test_a_gap_takes_as_long_as_it_took(stream: bytes) -> None:
     returning.join()
     _, step = gap(watching.times)
     assert 1.0 < step < time.monotonic() - began
-    (told, *_) = watching.source.damage.texts()
-    assert told.startswith("video 0, from ")
-    assert "the connection was lost, and about " in told
+    told = watching.source.damage.texts()
+    assert any("the connection was lost, and about " in one for one in told)
 
 
 @pytest.mark.parametrize(
