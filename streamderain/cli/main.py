@@ -175,6 +175,14 @@ _READ: _Options = (
         type=click.Choice(["none", "cuda"]),
         help="cuda decodes on an NVIDIA GPU.",
     ),
+    click.option(
+        "--image-rate",
+        "image_rate_fps",
+        default=25.0,
+        show_default=True,
+        metavar="FPS",
+        help="Frame rate of a numbered run of images.",
+    ),
 )
 
 _LIVE: _Options = (
@@ -207,14 +215,6 @@ _LIVE: _Options = (
         type=Seconds(),
         metavar="TIME",
         help="How long a live source that was lost is sought.  [default: for ever]",
-    ),
-    click.option(
-        "--image-rate",
-        "image_rate_fps",
-        default=25.0,
-        show_default=True,
-        metavar="FPS",
-        help="Frame rate of a numbered run of images.",
     ),
 )
 
