@@ -94,6 +94,7 @@ class RunReport:
             "frames_out": frames_out,
             "skipped": sum(file.skipped for file in done),
             "dropped": sum(file.dropped for file in done),
+            "passed": sum(file.passed for file in done),
             "elapsed_s": round(elapsed_s, 3),
             "fps": round(frames_out / elapsed_s, 2) if elapsed_s else 0.0,
             **head,

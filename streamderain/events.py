@@ -152,6 +152,7 @@ class Complete:
         frames_out: Frames encoded.
         skipped: Frames that were damaged or lost in the source.
         dropped: Frames of a live source that came too late to be computed.
+        passed: Frames of a live source that passed unprocessed, while the engine was opened or had failed.
         damage: What was damaged and where, in words.
         elapsed_s: Seconds from opening the source to the finished targets.
         first_frame_s: Seconds until the first frame was written; None when there was none.
@@ -178,6 +179,7 @@ class Complete:
     interrupted: bool = False
     warnings: tuple[str, ...] = ()
     dropped: int = 0
+    passed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

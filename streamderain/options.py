@@ -147,6 +147,8 @@ class EngineOptions:
         max_size: Longest side, px, at which a model that looks at whole frames sees them: larger ones are
             shrunk for it, and what it changes is enlarged again. 0 for their own size.
         threads: Processor threads the engine may use; 0 for all this process may run on.
+        fail_closed: Let no frame of a live source pass unprocessed: while the engine is opened, or has failed,
+            the output pauses.
     """
 
     model: str = "dcd-lite"
@@ -157,6 +159,7 @@ class EngineOptions:
     alignment: str = "auto"
     max_size: int = 0
     threads: int = 0
+    fail_closed: bool = False
 
     def __post_init__(self) -> None:
         require_types(self)

@@ -11,13 +11,15 @@ from time import perf_counter
 
 from streamderain.errors import StreamderainError
 from streamderain.events import Complete, Observer, Progress, Started
+from streamderain.frame import Geometry
 from streamderain.media.reading.sources import SourceSpec, open_source
 from streamderain.media.track import MediaSource
 from streamderain.media.writing.outputs import open_outputs
 from streamderain.options import RunOptions
 from streamderain.pipeline.cuts import lead_of
 from streamderain.pipeline.pipeline import Pipeline
-from streamderain.runtime.base import Engine, SessionOptions
+from streamderain.runtime.base import Engine, Session, SessionOptions
+from streamderain.runtime.recovering import RecoveringSession
 from streamderain.trace import Trace
 
 SPEED_WINDOW_S = 3.0
@@ -65,6 +67,7 @@ class Job:
         self._slots = slots
         self._trace = trace
         self._number, self._files, self._notes = number, files, notes
+        self._recovering: list[RecoveringSession] = []
         self._recent: deque[tuple[float, int]] = deque()
 
     def run(self, tell: Observer, stop: threading.Event) -> Complete | None:
@@ -138,10 +141,11 @@ class Job:
     def _prepare(self, source: MediaSource, cleanup: ExitStack, tell: Observer) -> tuple[Pipeline, list[str]]:
         """Open sessions and outputs, which are closed again should anything fail."""
         options = SessionOptions.of(self._options.engine, depth=self._slots, trace=self._trace, tell=tell)
-        sessions = []
+        sessions: list[Session] = []
         for stream in source.streams:
-            sessions.append(self._engine.session(stream.geometry, options))
+            sessions.append(self._session(stream.geometry, options, live=source.is_live))
             cleanup.callback(sessions[-1].close)
+        self._recovering = [session for session in sessions if isinstance(session, RecoveringSession)]
         outputs, warnings = open_outputs(source, self._targets, self._options.encode, trace=self._trace)
         for output in outputs:
             for encoder in output.encoders:
@@ -154,6 +158,18 @@ class Job:
             *source.warnings,
             *warnings,
         ]
+
+    def _session(self, geometry: Geometry, options: SessionOptions, *, live: bool) -> Session:
+        """Open a session; a live source's outlives failures of the engine."""
+        engine = self._engine
+        if not live:
+            return engine.session(geometry, options)
+        luma = engine.model.input == "luma"
+        return RecoveringSession(
+            lambda: engine.session(geometry, options),
+            components=geometry.luma_planes if luma else len(geometry.plane_shapes),
+            passes=not self._options.engine.fail_closed,
+        )
 
     def _ticker(
         self, pipeline: Pipeline, total: int | None, tell: Observer, stop: threading.Event
@@ -176,10 +192,10 @@ class Job:
     ) -> Complete:
         counters = pipeline.counters
         elapsed_s = perf_counter() - counters.started
-        late = []
+        notes = [_failures(session) for session in self._recovering if session.failures]
         if counters.dropped:
             latency_s = self._options.read.max_latency_s
-            late.append(
+            notes.append(
                 f"{counters.dropped} frames came over {latency_s:g} s late and were dropped: the machine "
                 "or the network is too slow. Take a smaller stream, or give --max-latency"
             )
@@ -198,8 +214,9 @@ class Job:
             stages=pipeline.stages(),
             limited_by=pipeline.limited_by(),
             interrupted=interrupted,
-            warnings=tuple(dict.fromkeys([*warnings, *source.warnings, *late])),
+            warnings=tuple(dict.fromkeys([*warnings, *source.warnings, *notes])),
             dropped=counters.dropped,
+            passed=sum(session.passed for session in self._recovering),
         )
 
     def _started(self, source: MediaSource, frames: int | None, warnings: list[str]) -> Started:
@@ -243,6 +260,14 @@ class Job:
             files_eta_s=None,
             limited_by=pipeline.limited_by(),
         )
+
+
+def _failures(session: RecoveringSession) -> str:
+    times = "once" if session.failures == 1 else f"{session.failures} times"
+    fate = (
+        f"{session.passed} frames passed unprocessed" if session.passed else f"{session.lost} were held back"
+    )
+    return f"the engine failed {times}, and {fate}; it said: {session.failure}"
 
 
 def _expected_frames(source: MediaSource) -> int | None:

@@ -9,7 +9,7 @@ import pytest
 from streamderain.cli.main import cli
 from streamderain.options import EncodeOptions, EngineOptions, ReadOptions
 
-LIVE = {"live", "max_latency_s", "rtsp_transport", "tls_verify", "wait", "give_up_after_s"}
+LIVE = {"live", "max_latency_s", "rtsp_transport", "tls_verify", "wait", "give_up_after_s", "fail_closed"}
 
 
 def names(kind: type) -> set[str]:
