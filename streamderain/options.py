@@ -147,8 +147,8 @@ class EngineOptions:
         max_size: Longest side, px, at which a model that looks at whole frames sees them: larger ones are
             shrunk for it, and what it changes is enlarged again. 0 for their own size.
         threads: Processor threads the engine may use; 0 for all this process may run on.
-        fail_closed: Let no frame of a live source pass unprocessed: while the engine is opened, or has failed,
-            the output pauses.
+        fail_closed: Let no frame of a live source pass unprocessed: while the engine is opened, or has
+            failed, the output pauses.
     """
 
     model: str = "dcd-lite"

@@ -208,7 +208,9 @@ _LIVE: _Options = (
         help="How RTSP sends media.",
     ),
     click.option(
-        "--fail-closed", is_flag=True, help="Rather pause than let a frame of a live source pass unprocessed."
+        "--fail-closed",
+        is_flag=True,
+        help="Where the engine of a live source fails, pause; else frames pass unprocessed.",
     ),
     click.option("--tls-verify", is_flag=True, help="Take RTSPS and HTTPS only with a valid certificate."),
     click.option("--wait", is_flag=True, help="Wait for a live source that has never answered."),

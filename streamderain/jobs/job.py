@@ -264,10 +264,8 @@ class Job:
 
 def _failures(session: RecoveringSession) -> str:
     times = "once" if session.failures == 1 else f"{session.failures} times"
-    fate = (
-        f"{session.passed} frames passed unprocessed" if session.passed else f"{session.lost} were held back"
-    )
-    return f"the engine failed {times}, and {fate}; it said: {session.failure}"
+    fate = f"{session.passed} passed unprocessed" if session.passed else f"{session.lost} were held back"
+    return f"the engine failed {times}, and of the frames {fate}; it said: {session.failure}"
 
 
 def _expected_frames(source: MediaSource) -> int | None:

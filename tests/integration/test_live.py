@@ -13,10 +13,14 @@ import pytest
 
 from streamderain.errors import ConfigError, MediaError, OpenError, Unreachable, UnsupportedFormat
 from streamderain.frame import Frame
+from streamderain.jobs.job import Job
 from streamderain.media.reading import live, network
 from streamderain.media.reading.live import Backoff, LiveSource
 from streamderain.media.reading.sources import find_sources, open_source
-from streamderain.options import ReadOptions
+from streamderain.models import load_model
+from streamderain.options import EngineOptions, ReadOptions, RunOptions
+from streamderain.runtime import recovering
+from streamderain.runtime.identity import IdentityEngine
 from tests.support.command import streamderain
 from tests.support.live import (
     answers,
@@ -261,3 +265,32 @@ def test_the_command_records_through_an_interruption(stream: bytes, tmp_path: Pa
     times = [float(frame.pts * frame.time_base) for frame in frames]
     assert times == sorted(set(times))
     assert times[-1] - times[0] == pytest.approx(4, abs=1)
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["fail open", "fail closed"])
+def test_an_engine_that_fails_ends_nothing(
+    stream: bytes, tmp_path: Path, closed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovering, "HEALTHY_S", 0.2)
+    monkeypatch.setattr(recovering, "_RETRY_S", 0.2)
+    target = tmp_path / "clean.mkv"
+    read, engine_options = ReadOptions(duration_s=1.6, max_latency_s=5), EngineOptions(fail_closed=closed)
+    options = RunOptions(read=read, engine=engine_options)
+    with (
+        peer(plays(stream, seconds=2)) as server,
+        IdentityEngine(load_model("dcd-lite"), fail_at=8) as engine,
+    ):
+        (spec,) = find_sources(server.address(), read)
+        job = Job(spec, [str(target)], options=options, engine=engine)
+        done = job.run(lambda event: None, threading.Event())
+    assert done is not None
+    assert any("the engine failed" in warning for warning in done.warnings)
+    frames = decoded(target)
+    assert len(frames) == done.frames_out
+    if closed:
+        assert done.passed == 0
+        assert 8 <= done.frames_out < 40
+        assert any("were held back" in warning for warning in done.warnings)
+    else:
+        assert done.frames_out == 40
+        assert 0 < done.passed < 40
