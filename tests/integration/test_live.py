@@ -294,3 +294,12 @@ def test_an_engine_that_fails_ends_nothing(
     else:
         assert done.frames_out == 40
         assert 0 < done.passed < 40
+
+
+def test_a_source_that_hangs_up_again_and_again_is_not_hammered(stream: bytes) -> None:
+    with peer(plays(stream, seconds=0.2)) as server:
+        watching = watched(server.address())
+        watching.read(10_000, limit_s=4)
+        watching.source.close()
+    assert 2 <= server.connections <= 8
+    assert watching.times == sorted(set(watching.times))

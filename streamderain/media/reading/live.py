@@ -41,6 +41,9 @@ PATIENCE_S = 10.0
 FIRST_TRIES_S = 10.0
 """An address that never gave a picture is tried for so long, unless it is waited for."""
 
+_HELD_S = 5.0
+"""A connection that held for so long was a good one: the next one is sought without a pause."""
+
 _SOON_S, _LATE_S = 1.0, 10.0
 _SOON_FOR_S = 60.0
 _REFUSED_S = 60.0
@@ -109,10 +112,11 @@ class LiveSource(Closable):
         self._stop = stop or threading.Event()
         self.warnings: list[str] = []
         self.damage = Damage()
+        self._backoff = Backoff()
         first = self._opened(monotonic(), first=True)
         if first is None:
             raise OpenError(f"{self.name}: stopped before anything came")
-        self._connection = first
+        self._connection, self._connected_at = first, monotonic()
         # What is written is described by the first connection, once, before it can be lost.
         self.tracks: tuple[VideoTrack, ...] = first.tracks
         self.copied = first.copied
@@ -206,6 +210,8 @@ class LiveSource(Closable):
         if not self._losses:
             self.warnings.append(f"{self.name}: the connection was lost and sought again; see the gaps")
         self._losses += 1
+        if monotonic() - self._connected_at > _HELD_S:
+            self._backoff = Backoff()
         found = None if self._stop.is_set() else self._opened(lost_at, first=False)
         if found is None:
             return False
@@ -215,7 +221,7 @@ class LiveSource(Closable):
             lost = round(gap_s * (track.info.rate_fps or DEFAULT_RATE))
             ends = (float(self._last_s), float(self._last_s + gap_s))
             self.damage.add(Gap(position, *ends, max(1, lost), never_came=True))
-        self._connection = found
+        self._connection, self._connected_at = found, monotonic()
         self._resume_s = self._last_s + gap_s
         self._shift_s = None
         self._cut = [True] * len(self.tracks)
@@ -229,8 +235,8 @@ class LiveSource(Closable):
             first: Whether it has never given a picture.
         """
         whole = replace(self._options, duration_s=None)
-        backoff, refused = Backoff(), False
-        while not self._stop.wait(backoff.pause_s(monotonic() - since, refused=refused)):
+        refused = False
+        while not self._stop.wait(self._backoff.pause_s(monotonic() - since, refused=refused)):
             try:
                 return FileSource(self.path, whole, stop=self._stop, patience_s=PATIENCE_S)
             except MediaError as error:
