@@ -5,9 +5,12 @@ Progress bars, logs and reports all read these; nothing else looks into a runnin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
+
+_INCIDENTS_AT_MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,9 @@ class Progress:
         files_eta_s: Seconds left for all files of the run, by their sizes; None for a single one or when
             unknown.
         limited_by: The stage that limits: `"read"`, `"engine"` or `"write"`; None while unknown.
+        dropped: Frames of a live source that came too late so far.
+        passed: Frames of a live source that passed unprocessed so far.
+        lag_s: How late the last frame of a live source was.
     """
 
     frames_in: int
@@ -137,6 +143,9 @@ class Progress:
     eta_s: float | None
     files_eta_s: float | None
     limited_by: str | None
+    dropped: int = 0
+    passed: int = 0
+    lag_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,5 +237,49 @@ class Skipped:
     targets: tuple[str, ...]
 
 
-Event = Building | Started | Progress | Complete | Failed | Skipped
+IncidentKind = Literal[
+    "source lost",
+    "source back",
+    "source changed",
+    "source jumped",
+    "target lost",
+    "target back",
+    "engine lost",
+    "engine back",
+    "frames dropped",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something happened that a live run goes on after.
+
+    Attributes:
+        kind: What happened.
+        subject: Name of the source, target or engine that it befell, without credentials.
+        message: What happened and what is done, for people.
+    """
+
+    kind: IncidentKind
+    subject: str
+    message: str
+
+
+class Incidents:
+    """Gathers incidents from all threads of a run, for the one that tells its observer."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Incident] = deque(maxlen=_INCIDENTS_AT_MOST)
+
+    def tell(self, incident: Incident) -> None:
+        """Note an incident; may be called from any thread."""
+        self._waiting.append(incident)
+
+    def drain(self) -> Iterator[Incident]:
+        """Yield what was noted since the last time."""
+        while self._waiting:
+            yield self._waiting.popleft()
+
+
+Event = Building | Started | Progress | Incident | Complete | Failed | Skipped
 Observer = Callable[[Event], None]

@@ -102,6 +102,13 @@ class EncodeOptions:
         extra: Further encoder options (`-e key=value`), checked against the encoder's own list.
         overwrite: Replace an existing target.
         skip_existing: Leave out what has its target already.
+        container: Format of standard output (`"matroska"`, `"mpegts"` and others), or of the segments of a
+            playlist (`"mpegts"` or `"mp4"`); None for Matroska and MPEG-TS.
+        max_bitrate: Most bits a second that the encoder may give; None for what the quality takes.
+        split_s: Begin a new file after so many seconds; None where the target's name says it.
+        keep: How much of files that were split by time is kept: a time (`7d`) or a size (`50GB`); None for
+            all.
+        hls_window: How many segments the playlist of a live source holds.
     """
 
     codec: str | None = None
@@ -111,9 +118,20 @@ class EncodeOptions:
     extra: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     overwrite: bool = False
     skip_existing: bool = False
+    container: str | None = None
+    max_bitrate: int | None = None
+    split_s: float | None = None
+    keep: str | None = None
+    hls_window: int = 6
 
     def __post_init__(self) -> None:
         require_types(self)
+        if self.max_bitrate is not None and self.max_bitrate < 1000:
+            raise ConfigError(f"max-bitrate must be at least 1000 bits/s, not {self.max_bitrate}")
+        if self.split_s is not None and not (math.isfinite(self.split_s) and self.split_s >= 1):
+            raise ConfigError(f"split must be 1 second or more, not {self.split_s}")
+        if self.hls_window < 2:
+            raise ConfigError(f"hls-window must be 2 segments or more, not {self.hls_window}")
         if self.overwrite and self.skip_existing:
             raise ConfigError(
                 "--overwrite replaces existing targets and --skip-existing leaves them: choose one of the two"
@@ -147,6 +165,7 @@ class EngineOptions:
         max_size: Longest side, px, at which a model that looks at whole frames sees them: larger ones are
             shrunk for it, and what it changes is enlarged again. 0 for their own size.
         threads: Processor threads the engine may use; 0 for all this process may run on.
+        causal: Never wait for later frames: less delay, and less of the rain is found.
         fail_closed: Let no frame of a live source pass unprocessed: while the engine is opened, or has
             failed, the output pauses.
     """
@@ -159,6 +178,7 @@ class EngineOptions:
     alignment: str = "auto"
     max_size: int = 0
     threads: int = 0
+    causal: bool = False
     fail_closed: bool = False
 
     def __post_init__(self) -> None:

@@ -32,7 +32,7 @@ def _encoder_options(_context: click.Context, _parameter: click.Parameter, value
 
 
 class Seconds(click.ParamType[float]):
-    """Seconds, or [HH:]MM:SS[.fraction]."""
+    """Seconds (`60` or `60s`), or [HH:]MM:SS[.fraction]."""
 
     name = "time"
 
@@ -41,10 +41,25 @@ class Seconds(click.ParamType[float]):
         try:
             seconds = 0.0
             for part in str(value).split(":"):
-                seconds = seconds * 60 + float(part)
+                seconds = seconds * 60 + float(part.removesuffix("s"))
         except ValueError:
             self.fail(f"{value!r} is no time; write seconds or HH:MM:SS", param, ctx)
         return seconds
+
+
+class BitRate(click.ParamType[int]):
+    """Bits a second, in units of 1, 1000 (k) or a million (M)."""
+
+    name = "rate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bits a second."""
+        text = str(value).strip()
+        unit = {"k": 1_000, "K": 1_000, "M": 1_000_000}.get(text[-1:], 0)
+        try:
+            return round(float(text[:-1] if unit else text) * (unit or 1))
+        except ValueError:
+            self.fail(f"{value!r} is no bit rate; write 800k or 4M", param, ctx)
 
 
 class ReportOption(click.Option):
@@ -101,8 +116,8 @@ _TARGET: _Options = (
         multiple=True,
         required=True,
         metavar="TARGET",
-        help="Where the result goes: a file, a folder where SOURCE holds several, or - for Matroska on "
-        "standard output. May be given more than once.",
+        help="Where the result goes: a file, a folder where SOURCE holds several, an address (rtsp://, "
+        "rtmp://, udp://, tcp://), a playlist (.m3u8), or - for standard output. May be given repeatedly.",
     ),
 )
 
@@ -185,6 +200,40 @@ _READ: _Options = (
     ),
 )
 
+_TARGETS: _Options = (
+    click.option(
+        "--format",
+        "container",
+        metavar="NAME",
+        help="Format of standard output (matroska, mpegts, ...) or of a playlist's segments (mpegts, mp4).",
+    ),
+    click.option(
+        "--split",
+        "split_s",
+        type=Seconds(),
+        metavar="TIME",
+        help="Begin a new file after this time.  [default: 60s where TARGET has a % time in its name]",
+    ),
+    click.option(
+        "--keep",
+        metavar="TIME|SIZE",
+        help="Remove the oldest of the files that were split: 7d, 12h, 50GB.",
+    ),
+    click.option(
+        "--max-bitrate",
+        type=BitRate(),
+        metavar="RATE",
+        help="Most bits a second of the encoder: 800k, 4M.",
+    ),
+    click.option(
+        "--hls-window",
+        default=6,
+        show_default=True,
+        metavar="N",
+        help="Segments in the playlist of a live source.",
+    ),
+)
+
 _LIVE: _Options = (
     click.option(
         "--live/--no-live",
@@ -207,6 +256,7 @@ _LIVE: _Options = (
         type=click.Choice(["tcp", "udp"]),
         help="How RTSP sends media.",
     ),
+    click.option("--causal", is_flag=True, help="Never wait for the next frame: less delay, less found."),
     click.option(
         "--fail-closed",
         is_flag=True,
@@ -254,7 +304,7 @@ def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 @cli.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@_with(*_TARGET, *_ENGINE, *_ENGINE_SETTINGS, *_ENCODER, *_TRIM, *_READ, *_LIVE)
+@_with(*_TARGET, *_ENGINE, *_ENGINE_SETTINGS, *_ENCODER, *_TARGETS, *_TRIM, *_READ, *_LIVE)
 @_with(_OVERWRITE, _SKIP_EXISTING, _report("json", "a summary as JSON"), _QUIET)
 def run(**arguments: Any) -> None:
     """Take the rain out of SOURCE and write the result to TARGET.

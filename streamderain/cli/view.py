@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -85,6 +86,8 @@ class View:
                 self._started(event)
             case events.Progress():
                 self._progress(event)
+            case events.Incident():
+                self._say(f"{_clock()} {event.message}", style="yellow")
             case events.Complete():
                 self._complete(event)
             case events.Failed():
@@ -206,6 +209,10 @@ class View:
 
 def _place(event: events.Started | events.Failed | events.Skipped) -> str:
     return f"[{event.number}/{event.files}] " if event.files > 1 else ""
+
+
+def _clock() -> str:
+    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _named(names: list[str]) -> str:

@@ -6,15 +6,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from time import perf_counter
 
-from streamderain.errors import StreamderainError
-from streamderain.events import Complete, Observer, Progress, Started
+from streamderain.addresses import redact_address
+from streamderain.errors import EncodeError, EngineError, StageFailed, StreamderainError, UnsupportedFormat
+from streamderain.events import Complete, Incident, Incidents, Observer, Progress, Started
 from streamderain.frame import Geometry
 from streamderain.media.reading.sources import SourceSpec, open_source
 from streamderain.media.track import MediaSource
-from streamderain.media.writing.outputs import open_outputs
+from streamderain.media.writing.outputs import MediaOutput, TargetHistory, open_outputs
 from streamderain.options import RunOptions
 from streamderain.pipeline.cuts import lead_of
 from streamderain.pipeline.pipeline import Pipeline
@@ -27,6 +29,15 @@ SPEED_WINDOW_S = 3.0
 
 OPEN_TICK_S = 0.1
 """How often one who waits for a source to open looks whether the run was stopped."""
+
+FAILED_PAUSE_S = 1.0
+"""A live run whose encoder, say, failed goes on after this pause."""
+
+READER_GRACE_S = 15.0
+"""How long a connection may hold its reader after the run that it was for has failed."""
+
+RESULTS_AT_MOST = 100
+"""Results and warnings of earlier parts of a live run that are told at its end, the latest ones."""
 
 TELL_EVERY_S = 0.2
 """How often progress is told."""
@@ -68,6 +79,8 @@ class Job:
         self._trace = trace
         self._number, self._files, self._notes = number, files, notes
         self._recovering: list[RecoveringSession] = []
+        self._incidents, self._history = Incidents(), TargetHistory()
+        self._earlier = _Earlier()
         self._recent: deque[tuple[float, int]] = deque()
 
     def run(self, tell: Observer, stop: threading.Event) -> Complete | None:
@@ -84,12 +97,38 @@ class Job:
             StreamderainError: It could not be done. Its `kept` names what was done until then.
         """
         started = perf_counter()
+        source = self._opened(stop)
+        if source is None:
+            return None
+        # A live source ends when this does; others end with their pipeline, if that ends at all.
+        with source if source.is_live else nullcontext():
+            self._run_part(source, tell, stop, started)
+            while self._goes_on(source, stop):
+                self._run_part(source, tell, stop, perf_counter())
+        complete = self._earlier.complete
+        assert complete is not None, "a run that did nothing raises"
+        tell(complete)
+        return complete
+
+    def _goes_on(self, source: MediaSource, stop: threading.Event) -> bool:
+        """Return whether another part follows: a live source changed, or a stage failed on the way."""
+        if self._earlier.has_failed:
+            return not stop.wait(FAILED_PAUSE_S)
+        return source.goes_on and not stop.is_set() and source.take_up()
+
+    def _run_part(self, source: MediaSource, tell: Observer, stop: threading.Event, started: float) -> None:
+        """Work as long as the source has the same streams."""
+        self._earlier.has_failed = False
         with ExitStack() as cleanup:
-            source = self._opened(stop)
-            if source is None:
-                return None
-            cleanup.callback(source.close)
-            pipeline, warnings = self._prepare(source, cleanup, tell)
+            if not source.is_live:
+                cleanup.callback(source.close)
+            try:
+                pipeline, outputs, warnings = self._prepare(source, cleanup, tell)
+            except StreamderainError as error:
+                if self._ends(error, source):
+                    raise
+                self._note_failure(error)
+                return
             pipeline.counters.started = started
             total = _expected_frames(source)
             tell(self._started(source, total, warnings))
@@ -104,11 +143,33 @@ class Job:
                 interrupted = True
             except StreamderainError as error:
                 error.kept = tuple(result.kept for result in pipeline.results if result.kept)
-                raise
+                worked = pipeline.counters.frames_out > 0
+                if self._ends(error, source, worked=worked) or not pipeline.has_let_go(READER_GRACE_S):
+                    raise
+                self._note_failure(error)
+            finally:
+                self._history.note(outputs)
+                self._tell_incidents(tell)
             interrupted = interrupted or pipeline.is_cut or (source.is_live and stop.is_set())
-            complete = self._complete(source, pipeline, warnings, interrupted=interrupted)
-        tell(complete)
-        return complete
+            self._earlier.add(self._complete(source, pipeline, warnings, interrupted=interrupted))
+
+    def _ends(self, error: StreamderainError, source: MediaSource, *, worked: bool = False) -> bool:
+        """Return whether an error ends the run: those of stages do not, once a live run has worked."""
+        of_a_stage = isinstance(error, EncodeError | EngineError | StageFailed | UnsupportedFormat)
+        worked = worked or self._earlier.complete is not None
+        return not (source.is_live and worked and of_a_stage and not source.is_given_up)
+
+    def _note_failure(self, error: StreamderainError) -> None:
+        self._earlier.has_failed = True
+        self._incidents.tell(Incident("engine lost", self._engine.name, f"{error}. It is tried again"))
+
+    def _tell_incidents(self, tell: Observer) -> None:
+        for incident in self._incidents.drain():
+            tell(incident)
+
+    @property
+    def _shown_targets(self) -> tuple[str, ...]:
+        return tuple(map(redact_address, self._targets))
 
     def _opened(self, stop: threading.Event) -> MediaSource | None:
         """Open the source on a thread that can be left behind: a pipe or an address may never answer."""
@@ -117,7 +178,8 @@ class Job:
         def work() -> None:
             source, problem = None, None
             try:
-                source = open_source(self._spec, self._options.read, lead_of(self._engine.model), stop)
+                lead = lead_of(self._engine.model)
+                source = open_source(self._spec, self._options.read, lead, stop, incidents=self._incidents)
             except BaseException as error:
                 problem = error
             wanted = opening.set_running_or_notify_cancel()
@@ -138,7 +200,9 @@ class Job:
             return None  # a pipe that was stopped brought too little to be opened
         return opening.result()
 
-    def _prepare(self, source: MediaSource, cleanup: ExitStack, tell: Observer) -> tuple[Pipeline, list[str]]:
+    def _prepare(
+        self, source: MediaSource, cleanup: ExitStack, tell: Observer
+    ) -> tuple[Pipeline, list[MediaOutput], list[str]]:
         """Open sessions and outputs, which are closed again should anything fail."""
         options = SessionOptions.of(self._options.engine, depth=self._slots, trace=self._trace, tell=tell)
         sessions: list[Session] = []
@@ -146,18 +210,29 @@ class Job:
             sessions.append(self._session(stream.geometry, options, live=source.is_live))
             cleanup.callback(sessions[-1].close)
         self._recovering = [session for session in sessions if isinstance(session, RecoveringSession)]
-        outputs, warnings = open_outputs(source, self._targets, self._options.encode, trace=self._trace)
+        outputs, warnings = open_outputs(
+            source,
+            self._targets,
+            self._options.encode,
+            read=self._options.read,
+            incidents=self._incidents,
+            history=self._history,
+            trace=self._trace,
+        )
         for output in outputs:
             for encoder in output.encoders:
                 cleanup.callback(encoder.close)
             for outlet in output.outlets:
                 cleanup.callback(outlet.abort)
-        latency_s = self._options.read.max_latency_s
-        return Pipeline(source, sessions, outputs, trace=self._trace, max_latency_s=latency_s), [
-            *self._notes,
-            *source.warnings,
-            *warnings,
-        ]
+        pipeline = Pipeline(
+            source,
+            sessions,
+            outputs,
+            trace=self._trace,
+            max_latency_s=self._options.read.max_latency_s,
+            closes_source=not source.is_live,
+        )
+        return pipeline, outputs, [*self._notes, *source.warnings, *warnings]
 
     def _session(self, geometry: Geometry, options: SessionOptions, *, live: bool) -> Session:
         """Open a session; a live source's outlives failures of the engine."""
@@ -169,6 +244,8 @@ class Job:
             lambda: engine.session(geometry, options),
             components=geometry.luma_planes if luma else len(geometry.plane_shapes),
             passes=not self._options.engine.fail_closed,
+            name=engine.name,
+            incidents=self._incidents,
         )
 
     def _ticker(
@@ -180,6 +257,7 @@ class Job:
             nonlocal last_told
             if stop.is_set():
                 pipeline.stop()
+            self._tell_incidents(tell)
             now = perf_counter()
             if now - last_told >= TELL_EVERY_S:
                 last_told = now
@@ -202,7 +280,7 @@ class Job:
         return Complete(
             source=source.name,
             path=self._spec.place,
-            targets=self._targets,
+            targets=self._shown_targets,
             results=pipeline.results,
             frames_in=counters.frames_in,
             frames_out=counters.frames_out,
@@ -226,7 +304,7 @@ class Job:
             path=self._spec.place,
             number=self._number,
             files=self._files,
-            targets=self._targets,
+            targets=self._shown_targets,
             width=geometry.width,
             height=geometry.height,
             streams=len(source.streams),
@@ -259,6 +337,45 @@ class Job:
             eta_s=round(left / fps, 1) if left is not None and fps > 0 else None,
             files_eta_s=None,
             limited_by=pipeline.limited_by(),
+            dropped=counters.dropped,
+            passed=sum(session.passed for session in self._recovering),
+            lag_s=round(counters.lag_s, 3),
+        )
+
+
+@dataclass(slots=True)
+class _Earlier:
+    """What the parts of a live run did so far.
+
+    Attributes:
+        complete: All of it; None before the first part has ended.
+        has_failed: Whether a stage of the last part failed.
+    """
+
+    complete: Complete | None = None
+    has_failed: bool = False
+
+    def add(self, part: Complete) -> None:
+        """Add a part; what it says of the source holds for all of them."""
+        before = self.complete
+        if before is None:
+            self.complete = part
+            return
+        paths = {result.path for result in part.results}
+        others = [result for result in before.results if result.path not in paths]
+        elapsed_s = before.elapsed_s + part.elapsed_s
+        frames_out = before.frames_out + part.frames_out
+        self.complete = replace(
+            part,
+            results=(*others[-RESULTS_AT_MOST:], *part.results),
+            frames_in=before.frames_in + part.frames_in,
+            frames_out=frames_out,
+            elapsed_s=round(elapsed_s, 3),
+            first_frame_s=before.first_frame_s,
+            fps=round(frames_out / elapsed_s, 2),
+            warnings=tuple(dict.fromkeys((*before.warnings, *part.warnings)))[-RESULTS_AT_MOST:],
+            dropped=before.dropped + part.dropped,
+            passed=before.passed + part.passed,
         )
 
 

@@ -98,6 +98,23 @@ class MediaSource(Protocol):
     def frames(self, copy: Callable[[Packet], None]) -> Iterator[Frame]:
         """Yield the frames of all video streams as they are decoded; call `copy` with copied packets."""
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether `frames` ended because other streams follow, of which `take_up` makes it tell."""
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether a live source was lost and sought for as long as it was to be."""
+
+    def refresh(self) -> bool:
+        """Ask a live source to begin anew at the present; return whether that can be done."""
+
+    def take_up(self) -> bool:
+        """Make ready what follows where `frames` ended because the streams changed; return whether any does.
+
+        What the source says of its streams, `tracks` and `copied`, is new afterwards.
+        """
+
     def end(self) -> bool:
         """End a source that brings nothing more, from another thread; return whether that can be done."""
 

@@ -1,8 +1,8 @@
 """Write targets on threads of their own, so that a stuck or failed one does not stop the others.
 
-Each outlet has a queue bounded in bytes. Nothing is dropped: whoever brings a packet waits while the queue is
-full. A target that takes no data for `PATIENCE_S` all that time is given up with an error, what it holds is
-kept, and the others go on.
+Each outlet has a queue bounded in bytes. Of files nothing is dropped: whoever brings a packet waits while the
+queue is full. A target that takes no data for `PATIENCE_S` all that time is given up with an error, what it
+holds is kept, and the others go on. Targets of live sources drop what finds no room, up to the next keyframe.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal
 
 from streamderain.errors import MediaError, PipelineError, StreamderainError
 from streamderain.events import TargetResult
+from streamderain.pacing import KeyframeGate
 from streamderain.pipeline.protocols import Outlet, Packet
 
 QUEUE_BYTES = 32 << 20
@@ -30,6 +31,32 @@ _LAST_STEPS_S = 1.0
 """A thread whose target is ended is gone within this time, unless it hangs."""
 
 State = Literal["writing", "whole", "partial", "failed"]
+
+
+class _Waiting:
+    """A packet that waits for a target.
+
+    Args:
+        action: Writes it.
+        packet: The packet.
+        is_video: Whether it comes from an encoder.
+    """
+
+    __slots__ = ("_is_keyframe", "_is_video", "_stream", "action", "since", "size")
+
+    def __init__(self, action: Callable[[], None], packet: Packet, *, is_video: bool) -> None:
+        self.action = action
+        self.size: int = getattr(packet, "size", 0)
+        self.since = monotonic()
+        self._is_video = is_video
+        self._is_keyframe = is_video and bool(getattr(packet, "is_keyframe", True))
+        self._stream: int = getattr(packet, "stream_index", 0)
+
+    def passes(self, gate: KeyframeGate) -> bool:
+        """Return whether a gate lets the packet through."""
+        if not self._is_video:
+            return gate.passes_beside()
+        return gate.passes(self._stream, is_keyframe=self._is_keyframe)
 
 
 class OutletThread:
@@ -49,8 +76,9 @@ class OutletThread:
         self._is_alone = is_alone
         self._tell_ended = ended
         self._changed = threading.Condition()
-        self._queue: deque[tuple[Callable[[], None], int]] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._queued_bytes = 0
+        self._full, self._stale = KeyframeGate(), KeyframeGate()
         self._ending: Callable[[], None] | None = None
         self._is_ending = False
         self._steps = 0
@@ -78,14 +106,19 @@ class OutletThread:
         """Start writing."""
         self._thread.start()
 
+    @property
+    def dropped(self) -> int:
+        """Packets that found no room, or waited for too long."""
+        return self._full.lost + self._stale.lost
+
     def mux(self, packets: Sequence[Packet]) -> None:
-        """Take encoded packets; wait while the queue is full."""
+        """Take encoded packets; wait while the queue is full, or drop what finds no room."""
         for packet in packets:
-            self._put(lambda packet=packet: self.outlet.mux([packet]), packet)  # type: ignore[misc]
+            self._put(_Waiting(lambda packet=packet: self.outlet.mux([packet]), packet, is_video=True))  # type: ignore[misc]
 
     def copy(self, packet: Packet) -> None:
-        """Take a packet of a copied stream; wait while the queue is full."""
-        self._put(lambda: self.outlet.copy(packet), packet)
+        """Take a packet of a copied stream; wait while the queue is full, or drop what finds no room."""
+        self._put(_Waiting(lambda: self.outlet.copy(packet), packet, is_video=False))
 
     def finish(self) -> None:
         """Ask for the target to be completed once all packets are written; see `is_alive`."""
@@ -98,6 +131,10 @@ class OutletThread:
             drop: Leave out what is waiting: the rest is wanted quickly, or cannot be written.
         """
         self._end(self._leave, drop=drop)
+
+    def abort(self) -> None:
+        """Ask for the target to be removed: it is part of a run that never worked."""
+        self._end(self._abort, drop=True)
 
     def join(self, timeout_s: float) -> None:
         """Wait for the target to be ended, but no longer than `timeout_s`."""
@@ -125,11 +162,15 @@ class OutletThread:
         self._fail(error, kept=self.outlet.partial)
         return True
 
-    def _put(self, action: Callable[[], None], packet: Packet) -> None:
-        size = getattr(packet, "size", 0)
+    def _put(self, waiting: _Waiting) -> None:
         waited_s, seen = 0.0, self._marks()
         with self._changed:
-            while self.is_writing and self._queued_bytes >= QUEUE_BYTES:
+            if self.outlet.drops:
+                if self._queued_bytes >= QUEUE_BYTES:
+                    self._full.shut()
+                if not waiting.passes(self._full):
+                    return
+            while self.is_writing and self._queued_bytes >= QUEUE_BYTES and not self.outlet.drops:
                 before = monotonic()
                 self._changed.wait(_STEP_S)
                 waited_s += min(monotonic() - before, _STEP_S)
@@ -138,8 +179,8 @@ class OutletThread:
                 elif self.give_up_if_stuck(waited_s):
                     return
             if self.is_writing:
-                self._queue.append((action, size))
-                self._queued_bytes += size
+                self._queue.append(waiting)
+                self._queued_bytes += waiting.size
                 self._changed.notify_all()
 
     def _marks(self) -> tuple[int, int]:
@@ -163,23 +204,38 @@ class OutletThread:
                 if self._state != "writing":
                     return  # given up while it was stuck, and now it moves: too late
                 self._is_ending = not self._queue
-                action, size = self._queue.popleft() if self._queue else (self._ending, 0)
+                waiting = self._queue.popleft() if self._queue else None
+                ending = self._ending
             try:
-                assert action is not None
-                action()
+                if waiting is None:
+                    assert ending is not None
+                    ending()
+                elif self._is_fresh(waiting):
+                    waiting.action()
             except BaseException as error:
                 self._fail(error, kept=self.outlet.leave())
                 return
             with self._changed:
-                self._queued_bytes -= size
+                self._queued_bytes -= 0 if waiting is None else waiting.size
                 self._steps += 1
                 self._changed.notify_all()
-            if self._is_ending:
+            if waiting is None:
                 return
+
+    def _is_fresh(self, waiting: _Waiting) -> bool:
+        """Return whether a packet may still be written: what waited too long is worth nothing live."""
+        limit_s = self.outlet.stale_after_s
+        if limit_s is not None and monotonic() - waiting.since > limit_s:
+            self._stale.shut()
+        return waiting.passes(self._stale)
 
     def _finish(self) -> None:
         self.outlet.finish()
         self._settle("whole")
+
+    def _abort(self) -> None:
+        self.outlet.abort()
+        self._settle("failed")
 
     def _leave(self) -> None:
         self._kept = self.outlet.leave()

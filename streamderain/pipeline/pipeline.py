@@ -18,9 +18,9 @@ from time import perf_counter
 from streamderain.errors import StageFailed, StreamderainError
 from streamderain.events import StageSpeed, TargetResult
 from streamderain.frame import Frame, Planes
+from streamderain.pacing import Pacing
 from streamderain.pipeline.cuts import CutDetector
 from streamderain.pipeline.outlets import OutletThread
-from streamderain.pipeline.pacing import Pacing
 from streamderain.pipeline.protocols import FrameSource, Output, Packet
 from streamderain.runtime.base import EndOfSession, Session
 from streamderain.trace import Trace
@@ -34,6 +34,9 @@ STOP_GRACE_S = 1.0
 SILENCE_S = 2.0
 """A source that gave all that is wanted and then stays silent (a camera that hangs) is not waited for any
 longer."""
+
+HOPELESS_S = 5.0
+"""A live source whose frames are all too late for so long is opened anew: a backlog lies on the way."""
 
 END_GRACE_S = 10.0
 """After a failure or a second interrupt, targets that still do not end are left as they lie on the disk."""
@@ -54,6 +57,7 @@ class Counters:
     started: float = field(default_factory=perf_counter)
     frames_in: int = 0
     dropped: int = 0
+    lag_s: float = 0.0
     read: StageClock = field(default_factory=StageClock)
     written: list[int] = field(default_factory=list)
     writers: list[StageClock] = field(default_factory=list)
@@ -74,6 +78,7 @@ class Pipeline:
         outputs: Where results go; every output has one encoder per stream.
         trace: Receives how long every frame takes in each step; best the sessions' and the encoders' own.
         max_latency_s: From which lag on frames of a live source are dropped; None drops none.
+        closes_source: Whether the source ends with it.
     """
 
     def __init__(
@@ -84,12 +89,14 @@ class Pipeline:
         *,
         trace: Trace | None = None,
         max_latency_s: float | None = None,
+        closes_source: bool = True,
     ) -> None:
         self.counters = Counters(
             written=[0 for _ in sessions],
             writers=[StageClock() for _ in sessions],
         )
-        self._source = source
+        self._source, self._closes_source = source, closes_source
+        self._reader: threading.Thread | None = None
         self._sessions = sessions
         self._outputs = outputs
         self._trace = trace
@@ -108,6 +115,7 @@ class Pipeline:
             for output in outputs
         ]
         self._targets = [target for output in self._threads for target in output]
+        self._late_since: float | None = None
         self._stop = threading.Event()
         self._read_to_end = False
         self._asked_at: float | None = None
@@ -142,6 +150,7 @@ class Pipeline:
         """
         # A read that blocks for ever cannot be interrupted: only a daemon can be left behind.
         reader = threading.Thread(target=self._guard, args=(self._read,), name="reader", daemon=True)
+        self._reader = reader
         writers = [
             threading.Thread(target=self._guard, args=(self._write, position), name=f"writer-{position}")
             for position in range(len(self._sessions))
@@ -166,6 +175,13 @@ class Pipeline:
             self._end()
         if self._failure is not None:
             raise self._failure
+
+    def has_let_go(self, timeout_s: float) -> bool:
+        """Wait for a reader that was left behind; return whether the source is free for another pipeline."""
+        if self._reader is not None and self._reader.ident is not None:
+            self._reader.join(timeout_s)
+            return not self._reader.is_alive()
+        return True
 
     def _await(self, thread: threading.Thread, tick: Callable[[], None], *, patient: bool) -> None:
         """Tick until a thread ends; an impatient wait ends some time after the pipeline was stopped."""
@@ -222,13 +238,21 @@ class Pipeline:
         except BaseException as error:
             self._fail(error)
 
-    def _fail(self, error: BaseException) -> None:
-        """Note the first error and wake everybody; what waits before the targets is given up."""
+    def _fail(self, error: BaseException, *, worthless: bool = False) -> None:
+        """Note the first error and wake everybody; what waits before the targets is given up.
+
+        Args:
+            error: What failed.
+            worthless: Whether what was written until then is removed.
+        """
         self._note_failure(error)
         for session in self._sessions:
             session.abort()
         for target in self._targets:
-            target.leave(drop=True)
+            if worthless:
+                target.abort()
+            else:
+                target.leave(drop=True)
 
     def _note_failure(self, error: BaseException) -> None:
         with self._failure_lock:
@@ -242,6 +266,11 @@ class Pipeline:
         first = next((failure for failure in failures if failure is not None), None)
         if first is not None and None not in failures:
             self._fail(first)
+        if self._source.is_live:
+            # Somebody stands before a command that never worked; one that did has to go on by itself.
+            for target in self._targets:
+                if target.failure is not None and not target.outlet.worked:
+                    self._fail(target.failure, worthless=True)
 
     def _read(self) -> None:
         clock = self.counters.read
@@ -265,9 +294,7 @@ class Pipeline:
                 return
             if frame.emit:
                 self.counters.frames_in += 1
-            pacing = self._pacing[frame.stream]
-            late = frame.emit and pacing is not None and pacing.is_late(frame.time_s, perf_counter())
-            self.counters.dropped += late
+            late = frame.emit and self._is_late(frame)
             cut = self._cuts[frame.stream].is_cut(frame.planes[0]) or frame.cut
             started = perf_counter()
             token = (frame, started)
@@ -276,6 +303,25 @@ class Pipeline:
             self._sessions[frame.stream].push(frame.planes, token, cut=cut, emit=emit)
             clock.waiting_s += perf_counter() - started
         self._read_to_end = not self._source.was_stopped
+
+    def _is_late(self, frame: Frame) -> bool:
+        """Return whether a frame of a live source is too late to be computed."""
+        pacing = self._pacing[frame.stream]
+        if pacing is None:
+            return False
+        now = perf_counter()
+        late = pacing.is_late(frame.time_s, now)
+        self.counters.lag_s = pacing.last_lag_s
+        if not late:
+            self._late_since = None
+            return False
+        self.counters.dropped += 1
+        self._late_since = now if self._late_since is None else self._late_since
+        if now - self._late_since > HOPELESS_S and self._source.refresh():
+            # What comes is older and older: only another connection begins at the present.
+            self._late_since = None
+            pacing.forget()
+        return True
 
     def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         """Yield frames, counting the time it takes to get them; wrap untyped errors with their place."""
@@ -387,7 +433,8 @@ class Pipeline:
         for output in self._outputs:
             for encoder in output.encoders:
                 encoder.close()
-        self._source.close()
+        if self._closes_source:
+            self._source.close()
 
 
 def _is_writing(target: OutletThread) -> bool:

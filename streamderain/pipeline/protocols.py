@@ -44,6 +44,9 @@ class FrameSource(Protocol):
         increasing. Damage met on the way is counted in the source's own record, not raised.
         """
 
+    def refresh(self) -> bool:
+        """Ask a live source to begin anew at the present; return whether that can be done."""
+
     def end(self) -> bool:
         """End a source that brings nothing more, from another thread; return whether that can be done."""
 
@@ -81,6 +84,9 @@ class Outlet(Protocol):
         path: Where it lies, in full; empty for standard output.
         may_pause: Whether it may stand still for as long as it likes: a pipe, whose reader may wait for
             somebody.
+        drops: Whether what finds no room is dropped, up to the next keyframe, instead of being waited for.
+        stale_after_s: What waited longer than this is dropped as well; None for as long as it takes.
+        worked: Whether it has ever taken anything.
         partial: Path of what is written so far where that has another name than the target; None where not.
         written_bytes: Grows as long as the target takes data; may be read from any thread.
     """
@@ -88,6 +94,12 @@ class Outlet(Protocol):
     name: str
     path: str
     may_pause: bool
+    drops: bool
+    stale_after_s: float | None
+
+    @property
+    def worked(self) -> bool:
+        """See the attributes."""
 
     @property
     def partial(self) -> str | None:

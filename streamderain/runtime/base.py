@@ -60,6 +60,7 @@ class SessionOptions:
         aligned = options.alignment != "off"
         return cls(
             depth=depth,
+            causal=options.causal,
             strength=options.strength,
             alignment=aligned,
             max_size=options.max_size,

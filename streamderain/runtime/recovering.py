@@ -12,6 +12,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from streamderain.errors import EngineError
+from streamderain.events import Incident, Incidents
 from streamderain.frame import Planes
 from streamderain.runtime.base import EndOfSession, Session, Token
 
@@ -31,6 +32,8 @@ class RecoveringSession(Session):
         open_session: Opens the session; called on a thread of its own, again after each failure.
         components: How many planes a session reads and gives.
         passes: Whether frames pass unprocessed where there is no session; else they are lost.
+        name: Of the engine, for people.
+        incidents: Is told when the engine failed, and when it works again.
 
     Attributes:
         passed: Frames that left unprocessed.
@@ -39,7 +42,15 @@ class RecoveringSession(Session):
         failure: What it said the last time; empty before.
     """
 
-    def __init__(self, open_session: Callable[[], Session], *, components: int, passes: bool = True) -> None:
+    def __init__(
+        self,
+        open_session: Callable[[], Session],
+        *,
+        components: int,
+        passes: bool = True,
+        name: str = "the engine",
+        incidents: Incidents | None = None,
+    ) -> None:
         self._open_session = open_session
         self._components, self._passes = components, passes
         self._changed = threading.Condition()
@@ -50,6 +61,8 @@ class RecoveringSession(Session):
         self._healthy_at = 0.0
         self._never_opened: EngineError | None = None
         self._ended = self._aborted = False
+        self._name, self._incidents = name, incidents or Incidents()
+        self._is_lost = False
         self._closing = threading.Event()
         self._spent_s = 0.0
         self.passed = self.lost = self.failures = 0
@@ -122,6 +135,9 @@ class RecoveringSession(Session):
                     return self._pass()
                 self._outstanding.popleft()
                 self._changed.notify_all()
+            if self._is_lost:
+                self._is_lost = False
+                self._incidents.tell(Incident("engine back", self._name, f"{self._name} works again"))
             return result
 
     def flush(self) -> None:
@@ -191,8 +207,12 @@ class RecoveringSession(Session):
             self.failures += 1
             self.failure = str(error)
             self._spent_s += inner.busy_s
+            self._is_lost = True
             self._opener = self._opening(inner, pause_s=_RETRY_S)
             self._changed.notify_all()
+        fate = "frames pass unprocessed" if self._passes else "the output pauses"
+        told = f"{self._name} failed, and {fate} until it works again: {error}"
+        self._incidents.tell(Incident("engine lost", self._name, told))
         inner.abort()
 
     def _opening(self, failed: Session | None, *, pause_s: float) -> threading.Thread:

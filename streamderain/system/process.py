@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 from typing import Any, Generic, Self, TypeVar
 
@@ -20,6 +19,7 @@ from streamderain.errors import EngineError, PipelineError, StreamderainError
 from streamderain.system.allocator import share_arenas
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _PATIENCE_S = 5.0
 
@@ -64,7 +64,7 @@ class Isolated(Closable, Generic[T]):
         self._doing = doing
         # Not daemonic: the work may have children of its own. It ends with this process all the same.
         self._process = context.Process(target=_serve, args=(os.getpid(), there, work, arguments))
-        start_child(self._process)
+        start_child(self._process.start)
         there.close()
 
     def __iter__(self) -> Self:
@@ -163,18 +163,18 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(_GONE)
 
 
-def start_child(process: BaseProcess) -> None:
-    """Start a process from a thread that lives as long as this process does; see `die_with_parent`.
+def start_child(start: Callable[[], R]) -> R:
+    """Start a process on a thread that lives as long as this process does; see `die_with_parent`.
 
     Args:
-        process: Of multiprocessing's `spawn` context, not started yet.
+        start: Starts it; what it returns or raises comes back.
     """
-    started: Future[None] = Future()
-    _starter().put((process, started))
-    started.result()
+    started: Future[R] = Future()
+    _starter().put((start, started))
+    return started.result()
 
 
-_Order = tuple[BaseProcess, "Future[None]"]
+_Order = tuple[Callable[[], Any], "Future[Any]"]
 _LOCK = threading.Lock()
 _orders: dict[int, SimpleQueue[_Order]] = {}
 
@@ -191,10 +191,11 @@ def _starter() -> SimpleQueue[_Order]:
 
 def _start_all(orders: SimpleQueue[_Order]) -> None:
     while True:
-        process, started = orders.get()
+        start, started = orders.get()
         try:
-            process.start()
+            value = start()
         except BaseException as error:
             started.set_exception(error)
         else:
-            started.set_result(None)
+            started.set_result(value)
+        del start, started

@@ -8,14 +8,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from streamderain.errors import ConfigError, MediaError, OpenError, Unreachable, UnsupportedFormat
+from streamderain.errors import ConfigError, MediaError, OpenError, Unreachable
+from streamderain.events import Incidents
 from streamderain.frame import Frame
 from streamderain.jobs.job import Job
-from streamderain.media.reading import live, network
-from streamderain.media.reading.live import Backoff, LiveSource
+from streamderain.media import network
+from streamderain.media.reading import live
+from streamderain.media.reading.live import LiveSource
 from streamderain.media.reading.sources import find_sources, open_source
 from streamderain.models import load_model
 from streamderain.options import EngineOptions, ReadOptions, RunOptions
@@ -53,6 +56,7 @@ class Watched:
     """What came of a source, and the packets that are copied."""
 
     source: LiveSource
+    incidents: Incidents
     frames: list[Frame] = field(default_factory=list)
     sound: list[float] = field(default_factory=list)
 
@@ -73,7 +77,9 @@ class Watched:
 
 
 def watched(address: str, **options: object) -> Watched:
-    return Watched(LiveSource(address, ReadOptions(**options)))  # type: ignore[arg-type]
+    incidents = Incidents()
+    read = ReadOptions(**options)  # type: ignore[arg-type]
+    return Watched(LiveSource(address, read, incidents=incidents), incidents)
 
 
 def gap(times: list[float]) -> tuple[int, float]:
@@ -192,13 +198,40 @@ def test_a_lost_source_is_given_up_after_the_time_that_was_said(stream: bytes) -
     watching.source.close()
 
 
-def test_other_streams_than_before_are_refused(stream: bytes, tmp_path: Path) -> None:
-    larger = transport_stream(tmp_path / "b", frames=30, width=96, height=64)
-    with peer(plays(stream, seconds=1), plays(larger, seconds=1)) as server:
+def test_other_streams_than_before_are_taken_up(stream: bytes, tmp_path: Path) -> None:
+    larger = transport_stream(tmp_path / "b", frames=50, width=96, height=64)
+    with peer(plays(stream, seconds=1), plays(larger, seconds=2)) as server:
         watching = watched(server.address())
-        with pytest.raises(UnsupportedFormat, match=r"was 64x48 h264 .*, and is 96x64 h264 .*run again"):
-            watching.read(1000)
+        watching.read(1000)
+        before = list(watching.frames)
+        assert watching.source.goes_on
+        assert watching.source.take_up()
+        watching.read(len(before) + 20)
         watching.source.close()
+    assert {frame.planes[0].shape for frame in before} == {(48, 64)}
+    after = watching.frames[len(before) :]
+    assert {frame.planes[0].shape for frame in after} == {(64, 96)}
+    assert len(after) == 20
+    assert watching.times == sorted(set(watching.times))
+    told = [incident.message for incident in watching.incidents.drain()]
+    assert any("was 64x48 h264 yuv420p" in one and "is 96x64 h264" in one for one in told), told
+
+
+def test_the_command_goes_on_in_another_file_where_the_size_changes(stream: bytes, tmp_path: Path) -> None:
+    larger = transport_stream(tmp_path / "b", frames=50, width=96, height=64)
+    target = tmp_path / "clean.mkv"
+    with peer(plays(stream, seconds=2), plays(larger, seconds=2)) as server:
+        done = streamderain("run", server.address(), "-o", target, "-t", "4", "--json")
+    assert done.code == 7, done.err
+    assert "brings other streams" in done.err
+    first, second = decoded(target), decoded(tmp_path / "clean-2.mkv")
+    assert (first[0].width, second[0].width) == (64, 96)
+    assert done.summary["frames_out"] == len(first) + len(second)
+    assert [Path(result["path"]).name for result in done.summary["files"][0]["results"]] == [
+        "clean.mkv",
+        "clean-2.mkv",
+    ]
+    assert not list(tmp_path.glob("*.partial*"))
 
 
 def test_a_stop_ends_a_source_that_says_nothing(stream: bytes) -> None:
@@ -229,29 +262,28 @@ def test_a_begin_makes_no_sense() -> None:
 
 def test_what_is_live_by_itself(stream: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    monkeypatch.setattr("streamderain.media.reading.sources.LiveSource", lambda *_: opened.append("live"))
-    monkeypatch.setattr("streamderain.media.reading.sources.FileSource", lambda *_: opened.append("file"))
+
+    def pretended(kind: str, *, is_open_playlist: bool = False) -> object:
+        opened.append(kind)
+        return SimpleNamespace(is_open_playlist=is_open_playlist, be_patient=lambda _: None)
+
+    sources = "streamderain.media.reading.sources"
+    monkeypatch.setattr(f"{sources}.LiveSource", lambda *_, **__: pretended("live"))
+    monkeypatch.setattr(
+        f"{sources}.FileSource",
+        lambda address, *_: pretended("file", is_open_playlist=address.endswith("live.m3u8")),
+    )
     for address, options in (
         ("rtsp://h/a", ReadOptions()),
         ("http://h/a.mp4", ReadOptions()),
         ("http://h/a.ts", ReadOptions(live=True)),
         ("udp://h:1", ReadOptions(live=False)),
+        ("https://h/done.m3u8", ReadOptions()),
+        ("https://h/live.m3u8", ReadOptions()),
+        ("https://h/live.m3u8", ReadOptions(live=False)),
     ):
         open_source(find_sources(address, options)[0], options)
-    assert opened == ["live", "file", "live", "file"]
-
-
-def test_pauses_grow_and_never_far() -> None:
-    backoff = Backoff(jitter=0)
-    assert [backoff.pause_s(0) for _ in range(6)] == [0.0, 0.5, 1.0, 1.0, 1.0, 1.0]
-    assert backoff.pause_s(100) == 10.0
-    assert backoff.pause_s(5, refused=True) == 60.0
-    several = [Backoff() for _ in range(50)]
-    for one in several:
-        one.pause_s(0)
-    pauses = {one.pause_s(0) for one in several}
-    assert len(pauses) > 25
-    assert 0.4 <= min(pauses) <= max(pauses) <= 0.6
+    assert opened == ["live", "file", "live", "file", "file", "file", "live", "file"]
 
 
 def test_the_command_records_through_an_interruption(stream: bytes, tmp_path: Path) -> None:

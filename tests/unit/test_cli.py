@@ -9,7 +9,17 @@ import pytest
 from streamderain.cli.main import cli
 from streamderain.options import EncodeOptions, EngineOptions, ReadOptions
 
-LIVE = {"live", "max_latency_s", "rtsp_transport", "tls_verify", "wait", "give_up_after_s", "fail_closed"}
+LIVE = {
+    "live",
+    "max_latency_s",
+    "rtsp_transport",
+    "tls_verify",
+    "wait",
+    "give_up_after_s",
+    "causal",
+    "fail_closed",
+}
+TARGETS = {"container", "split_s", "keep", "max_bitrate", "hls_window", "skip_existing"}
 
 
 def names(kind: type) -> set[str]:
@@ -20,7 +30,7 @@ def names(kind: type) -> set[str]:
 def test_every_choice_can_be_made_on_the_command_line(command: str) -> None:
     offered = {parameter.name for parameter in cli.commands[command].params}
     wanted = names(ReadOptions) | names(EncodeOptions) | names(EngineOptions)
-    only_of_a_run = LIVE | {"skip_existing"}
+    only_of_a_run = LIVE | TARGETS
     assert wanted - (set() if command == "run" else only_of_a_run) <= offered
 
 

@@ -16,7 +16,7 @@ from av.container import Flags, InputContainer
 
 from streamderain.addresses import STANDARD_INPUT, display_name, is_address
 from streamderain.errors import DecodeError, MediaError, OpenError, UnsupportedFormat
-from streamderain.media.reading.network import network_fault, network_options, timeouts_s
+from streamderain.media.network import fault_words, network_fault, network_options, timeouts_s
 from streamderain.media.reading.pipe import Pipe
 from streamderain.options import ReadOptions
 
@@ -170,12 +170,13 @@ def _standard_input_is_a_file() -> bool:
 def _explained(path: str, name: str, error: Exception) -> OpenError:
     """Return what is wrong with a source that FFmpeg did not open."""
     if is_address(path):
-        return network_fault(name, error, _reason(error))
+        return network_fault(path, error, fault_words(error))
     if isinstance(error, PermissionError):
         return OpenError(f"{name} may not be read by this user; check its permissions")
     if is_pipe(path):
         return OpenError(
-            f"{name} brings nothing that can be read as video ({_reason(error)}). {_pipe_needs_index(name)}"
+            f"{name} brings nothing that can be read as video ({fault_words(error)}). "
+            f"{_pipe_needs_index(name)}"
         )
     target = Path("/dev/stdin" if path == STANDARD_INPUT else path)
     with target.open("rb") as file:
@@ -185,14 +186,9 @@ def _explained(path: str, name: str, error: Exception) -> OpenError:
         if _is_mov(head, target):
             return OpenError(_mov_trouble(name, file))
     return OpenError(
-        f"{name} is not a video or picture of any known kind ({_reason(error)}). "
+        f"{name} is not a video or picture of any known kind ({fault_words(error)}). "
         "Check that it was copied completely and is what its name says"
     )
-
-
-def _reason(error: Exception) -> str:
-    """Return FFmpeg's words without the number and the name that may hold a password."""
-    return str(getattr(error, "strerror", None) or type(error).__name__).lower()
 
 
 def _pipe_needs_index(name: str) -> str:

@@ -38,6 +38,9 @@ RAW_STREAMS = {"h264", "hevc", "vvc", "evc", "m4v", "mpegvideo", "obu", "vc1", "
 PENDING_AT_MOST = 512
 """Packets whose picture is awaited; more than any decoder holds back."""
 
+CLEAN_AFTER_S = 3.0
+"""Where no keyframe comes, pictures of a live source count as clean this long after the last fault."""
+
 DEFAULT_RATE = Fraction(25)
 
 DECODER_THREADS_AT_MOST = 8
@@ -81,6 +84,7 @@ class VideoDecoder:
         deinterlace: Make interlaced frames progressive.
         threads: Threads the deinterlacer and conversions may use.
         rate: Frames per second that set the time base (numbered images); None for the stream's own.
+        clean_only: Leave out pictures that are broken, and those that lean on them: up to the next keyframe.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class VideoDecoder:
         deinterlace: bool,
         threads: int,
         rate: Fraction | None = None,
+        clean_only: bool = False,
     ) -> None:
         self.stream = stream
         self.position = position
@@ -120,6 +125,9 @@ class VideoDecoder:
         self._last_s: float | None = None
         self._failed = 0
         self._cut = False
+        self._clean_only = clean_only
+        self._unclean_since_s: float | None = None
+        self._left_out = 0
 
     def decode(self, packet: Packet | None) -> list[av.VideoFrame]:
         """Decode a packet, or drains the decoder when it is None; broken ones give nothing, and count."""
@@ -153,7 +161,11 @@ class VideoDecoder:
         """
         if not self._is_of_one_kind(picture):
             return
-        lost = self._lost_before(picture)
+        lost = self._lost_before(picture) + self._left_out
+        if self._clean_only and not self._is_clean(picture, lost):
+            self._left_out = lost + 1
+            return
+        self._left_out = 0
         stamp = picture.pts if picture.pts is not None else picture.dts
         pause = stamp is not None and self.timeline.is_pause(stamp)
         pts = self.timeline.place(stamp)
@@ -171,6 +183,26 @@ class VideoDecoder:
         self._cut = broken  # nor may the next frame lean on a broken one
         self._last_s = time_s
         yield from map(self._frame, self._progressive(picture))
+
+    def _is_clean(self, picture: av.VideoFrame, lost: int) -> bool:
+        """Return whether a picture is whole and leans on none that is not.
+
+        After a fault that is the next keyframe; where none comes (streams may refresh their pictures bit by
+        bit), it is what follows some seconds without another fault.
+        """
+        broken = picture.is_corrupt or picture.pts in self._spoilt
+        now_s = None if picture.pts is None else float(picture.pts * self.time_base)
+        if broken or (lost and not self._left_out and not picture.key_frame):
+            self._unclean_since_s = now_s if now_s is not None else self._last_s or 0.0
+            self._spoilt.discard(cast(int, picture.pts))
+            return False
+        since_s = self._unclean_since_s
+        if since_s is None:
+            return True
+        if picture.key_frame or now_s is None or abs(now_s - since_s) > CLEAN_AFTER_S:
+            self._unclean_since_s = None
+            return True
+        return False
 
     def missed(self, pts: int) -> None:
         """Count a picture that was decoded elsewhere and failed."""

@@ -110,7 +110,8 @@ class Demuxer:
         ]
         for stream in decodable:
             stream.codec_context.thread_count = decoder_threads()
-            stream.thread_type = cast(Any, "AUTO")
+            # Threads that share a picture delay nothing; those that take one each hold all of theirs back.
+            stream.thread_type = cast(Any, "AUTO" if self._patience_s is None else "SLICE")
         return [self._decoder(stream, position) for position, stream in enumerate(decodable)]
 
     def _decoder(self, stream: av.VideoStream, position: int) -> VideoDecoder:
@@ -121,6 +122,7 @@ class Demuxer:
             damage=self.damage,
             deinterlace=self._options.deinterlace,
             threads=decoder_threads(),
+            clean_only=self._patience_s is not None,
         )
 
     def _look_ahead(self) -> dict[int, av.VideoFrame]:
@@ -186,6 +188,10 @@ class Demuxer:
         if self._pipe is not None:
             self._pipe.end()
         return self.was_ended
+
+    def be_patient(self, patience_s: float) -> None:
+        """Read as a live connection from now on; see `patience_s` of the class."""
+        self._patience_s = patience_s
 
     def seek(self, to_s: Fraction) -> None:
         """Go to a keyframe at or before a time; everything read so far is forgotten.

@@ -109,6 +109,15 @@ class FileSource(Closable):
         return is_address(self.path) and not self.container.duration
 
     @property
+    def is_open_playlist(self) -> bool:
+        """Whether it is a playlist (HLS) to which segments are still added."""
+        return self.container.format.name == "hls" and not self.container.duration
+
+    def be_patient(self, patience_s: float) -> None:
+        """Read as a live source's connection from now on; see `Demuxer`."""
+        self._demuxer.be_patient(patience_s)
+
+    @property
     def damage(self) -> Damage:
         """What was found broken so far."""
         return self._demuxer.damage
@@ -152,6 +161,24 @@ class FileSource(Closable):
     def was_stopped(self) -> bool:
         """Whether `stop` ended the source before its own end."""
         return self._demuxer.was_stopped
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether other streams follow: never."""
+        return False
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it was sought for long enough: it is never sought."""
+        return False
+
+    def refresh(self) -> bool:
+        """Return nothing is live here: there is no present to begin at."""
+        return False
+
+    def take_up(self) -> bool:
+        """Return nothing follows the end."""
+        return False
 
     def end(self) -> bool:
         """End a source that brings nothing more: what the decoder still holds is given, then comes the end.

@@ -159,6 +159,24 @@ class ImageSequence(Closable):
     def peek(self, stream_index: int) -> None:
         """Return nothing: no packets are copied."""
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether other streams follow: never."""
+        return False
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it was sought for long enough: it is never sought."""
+        return False
+
+    def refresh(self) -> bool:
+        """Return nothing is live here: there is no present to begin at."""
+        return False
+
+    def take_up(self) -> bool:
+        """Return nothing follows the end."""
+        return False
+
     def end(self) -> bool:
         """Return images never keep one waiting: there is nothing to end."""
         return False

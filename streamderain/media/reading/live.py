@@ -7,7 +7,6 @@ by the wall clock, and starts a new temporal window.
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -15,8 +14,6 @@ from fractions import Fraction
 from pathlib import Path
 from time import monotonic
 from typing import Any
-
-from av.container import InputContainer
 
 from streamderain.addresses import redact_address
 from streamderain.closable import Closable
@@ -28,12 +25,15 @@ from streamderain.errors import (
     Unreachable,
     UnsupportedFormat,
 )
+from streamderain.events import Incident, Incidents
 from streamderain.frame import Frame, Geometry, StreamInfo
 from streamderain.media.reading.damage import Damage, Gap
 from streamderain.media.reading.decoder import DEFAULT_RATE
 from streamderain.media.reading.file import FileSource
+from streamderain.media.reading.held import HeldStreams
 from streamderain.media.track import VideoTrack
 from streamderain.options import ReadOptions
+from streamderain.pacing import Backoff
 
 PATIENCE_S = 10.0
 """A connection that gives no picture for so long is given up: packets may still come, without a keyframe."""
@@ -41,50 +41,28 @@ PATIENCE_S = 10.0
 FIRST_TRIES_S = 10.0
 """An address that never gave a picture is tried for so long, unless it is waited for."""
 
+JUMP_S = 5
+"""Times that step by more than this beyond the clock's are not a gap: the source's clock was set."""
+
+_SAME_RATE = 0.1
+
 _HELD_S = 5.0
 """A connection that held for so long was a good one: the next one is sought without a pause."""
 
-_SOON_S, _LATE_S = 1.0, 10.0
-_SOON_FOR_S = 60.0
-_REFUSED_S = 60.0
-_JITTER = 0.2
-
 Packet = Any
-
-
-class Backoff:
-    """Tells how long to wait before an attempt: not at all, then up to a second, after a minute up to ten.
-
-    Args:
-        jitter: By what share a pause may be longer or shorter, so that many do not come back at one moment.
-    """
-
-    def __init__(self, *, jitter: float = _JITTER) -> None:
-        self._jitter = jitter
-        self._attempts = 0
-
-    def pause_s(self, since_s: float, *, refused: bool = False) -> float:
-        """Return the next pause.
-
-        Args:
-            since_s: Seconds since the connection was lost.
-            refused: The last attempt met a fault that does not pass by itself: a minute goes by then.
-        """
-        self._attempts += 1
-        if self._attempts == 1:
-            return 0.0
-        most_s = _REFUSED_S if refused else _SOON_S if since_s < _SOON_FOR_S else _LATE_S
-        pause_s = most_s if refused else min(most_s, 0.125 * 2 ** min(self._attempts, 16))
-        return pause_s * random.uniform(1 - self._jitter, 1 + self._jitter)
 
 
 class LiveSource(Closable):
     """Yields the frames of a live source, through every interruption.
 
+    Where it comes back with other streams, its frames end, and begin anew after `take_up`.
+
     Args:
         address: With its credentials.
         options: How it is read; a length (`-t`) ends it.
         stop: Once it is set, the source ends.
+        incidents: Is told when it is lost, and when it is back.
+        opened: The first connection, where it was opened already.
 
     Attributes:
         path: The address.
@@ -102,7 +80,15 @@ class LiveSource(Closable):
     offset_s = Fraction(0)
     is_live = True
 
-    def __init__(self, address: str, options: ReadOptions, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        options: ReadOptions,
+        stop: threading.Event | None = None,
+        *,
+        incidents: Incidents | None = None,
+        opened: FileSource | None = None,
+    ) -> None:
         if options.start_s:
             raise ConfigError(
                 f"{redact_address(address)} is live: it has no begin to count from. Leave -ss out"
@@ -113,29 +99,40 @@ class LiveSource(Closable):
         self.warnings: list[str] = []
         self.damage = Damage()
         self._backoff = Backoff()
-        first = self._opened(monotonic(), first=True)
+        self._incidents = incidents or Incidents()
+        first = opened or self._opened(monotonic(), first=True)
         if first is None:
             raise OpenError(f"{self.name}: stopped before anything came")
-        self._connection, self._connected_at = first, monotonic()
-        # What is written is described by the first connection, once, before it can be lost.
-        self.tracks: tuple[VideoTrack, ...] = first.tracks
-        self.copied = first.copied
-        self._is = _Description.of(first)
-        self.warnings += first.warnings
-        self._next_index = [0] * len(self.tracks)
-        self._last_pts: list[int | None] = [None] * len(self.tracks)
-        self._cut = [False] * len(self.tracks)
+        self._next: FileSource | None = None
+        self._refreshing = False
         self._shift_s: Fraction | None = Fraction(0)
         self._resume_s = Fraction(0)
         self._begin_s: Fraction | None = None
         self._last_s = Fraction(0)
         self._seen_at = monotonic()
-        self._losses = 0
+        self.losses = self.jumps = 0
+        self.is_given_up = False
+        self._describe(first)
+
+    def _describe(self, connection: FileSource) -> None:
+        """Take over what a connection says of its streams: it holds for those that follow, too."""
+        self._connection, self._connected_at = connection, monotonic()
+        self._held = HeldStreams(connection)
+        self.tracks: tuple[VideoTrack, ...] = tuple(
+            replace(track, stream=self._held.of(track.stream)) for track in connection.tracks
+        )
+        self.copied = self._held.copied
+        self._is = _Description.of(connection)
+        told = (*connection.warnings, *self._held.warnings)
+        self.warnings += [warning for warning in told if warning not in self.warnings]
+        self._next_index = [0] * len(self.tracks)
+        self._last_pts: list[int | None] = [None] * len(self.tracks)
+        self._cut = [False] * len(self.tracks)
 
     @property
-    def container(self) -> InputContainer:
-        """The container of the connection."""
-        return self._connection.container
+    def container(self) -> Any:
+        """A container that describes the streams and outlives every connection."""
+        return self._held.container
 
     @property
     def streams(self) -> tuple[StreamInfo, ...]:
@@ -148,47 +145,75 @@ class LiveSource(Closable):
         return False
 
     @property
+    def goes_on(self) -> bool:
+        """Whether its frames ended because other streams follow."""
+        return self._next is not None
+
+    @property
     def was_stopped(self) -> bool:
         """Whether the stop that it was told of ended it."""
         return self._stop.is_set()
 
     def peek(self, stream_index: int) -> Packet | None:
         """Return the first packet of a stream among those read ahead; None where there is none yet."""
-        return self._connection.peek(stream_index)
+        return self._connection.peek(self._held.original_index(stream_index))
+
+    def refresh(self) -> bool:
+        """Have the connection replaced after the frame in hand."""
+        self._refreshing = True
+        return True
+
+    def take_up(self) -> bool:
+        """Go on with other streams, where those were the reason that the frames ended."""
+        if self._next is None:
+            return False
+        self._held.close()
+        self._describe(self._next)
+        self._next = None
+        return True
 
     def end(self) -> bool:
         """Live sources are ended by their stop alone."""
         return False
 
     def frames(self, copy: Callable[[Packet], None]) -> Iterator[Frame]:
-        """Yield frames until the stop or the length; call `copy` with packets of copied streams.
+        """Yield frames until the stop, the length, or other streams; call `copy` with packets beside them.
 
         Raises:
-            UnsupportedFormat: Size, pixel format or streams changed.
             OpenError: It was given up, see `ReadOptions.give_up_after_s`.
         """
+
+        def copy_moved(packet: Packet) -> None:
+            if self._moved(packet):
+                copy(packet)
+
         while True:
-            for frame in self._connection.frames(lambda packet: copy(self._moved(packet))):
-                placed = self._placed(frame)
-                if self._is_over(placed):
-                    break
-                yield placed
-                if self._stop.is_set():
-                    break
-            else:
+            try:
+                for frame in self._connection.frames(copy_moved):
+                    placed = self._placed(frame)
+                    if self._is_over(placed):
+                        return
+                    yield placed
+                    if self._stop.is_set():
+                        return
+                    if self._refreshing:
+                        break
+            except UnsupportedFormat as error:
+                self._incidents.tell(Incident("source changed", self.name, str(error)))
+            finally:
                 self._absorb_damage()
-                if self._reconnect():
-                    continue
+            if not self._reconnect():
                 return
-            self._absorb_damage()
-            return
 
     def close(self) -> None:
         """Close the connection. Idempotent.
 
-        Streams of the container are not to be touched afterwards, nor after a connection was lost.
+        Streams of the container are not to be touched afterwards.
         """
         self._connection.close()
+        if self._next is not None:
+            self._next.close()
+        self._held.close()
 
     def _absorb_damage(self) -> None:
         """Take over what was broken within a connection, at the times it has now."""
@@ -204,26 +229,38 @@ class LiveSource(Closable):
         return length_s is not None and frame.pts * frame.time_base - self._begin_s >= Fraction(str(length_s))
 
     def _reconnect(self) -> bool:
-        """Seek the next connection; return False where the stop came first."""
+        """Seek the next connection; return False where the stop came first, or it brings other streams."""
         lost_at = self._seen_at
         self._connection.close()
-        if not self._losses:
+        if not self.losses:
             self.warnings.append(f"{self.name}: the connection was lost and sought again; see the gaps")
-        self._losses += 1
+        self.losses += 1
         if monotonic() - self._connected_at > _HELD_S:
             self._backoff = Backoff()
-        found = None if self._stop.is_set() else self._opened(lost_at, first=False)
+        if self._stop.is_set():
+            return False
+        why = "came ever later" if self._refreshing else "was lost"
+        self._refreshing = False
+        self._incidents.tell(Incident("source lost", self.name, f"{self.name} {why}, and is sought again"))
+        found = self._opened(lost_at, first=False)
         if found is None:
             return False
-        self._require_same(found)
+        away_s = monotonic() - lost_at
+        self._incidents.tell(Incident("source back", self.name, f"{self.name} is back after {away_s:.1f} s"))
         gap_s = Fraction(round(1000 * (monotonic() - lost_at)), 1000)
         for position, track in enumerate(self.tracks):
             lost = round(gap_s * (track.info.rate_fps or DEFAULT_RATE))
             ends = (float(self._last_s), float(self._last_s + gap_s))
             self.damage.add(Gap(position, *ends, max(1, lost), never_came=True))
-        self._connection, self._connected_at = found, monotonic()
         self._resume_s = self._last_s + gap_s
         self._shift_s = None
+        now = _Description.of(found)
+        if not now.is_like(self._is):
+            self._next = found
+            told = f"{self.name} brings other streams: it was {self._is}, and is {now}"
+            self._incidents.tell(Incident("source changed", self.name, told))
+            return False
+        self._connection, self._connected_at = found, monotonic()
         self._cut = [True] * len(self.tracks)
         return True
 
@@ -235,14 +272,18 @@ class LiveSource(Closable):
             first: Whether it has never given a picture.
         """
         whole = replace(self._options, duration_s=None)
-        refused = False
+        refused, told = False, ""
         while not self._stop.wait(self._backoff.pause_s(monotonic() - since, refused=refused)):
             try:
                 return FileSource(self.path, whole, stop=self._stop, patience_s=PATIENCE_S)
             except MediaError as error:
                 if self._gives_up(error, monotonic() - since, first=first):
+                    self.is_given_up = True
                     raise
                 refused = not _may_pass(error)
+                if str(error) != told:
+                    told = str(error)
+                    self._incidents.tell(Incident("source lost", self.name, f"{told}. It is tried again"))
         return None
 
     def _gives_up(self, error: MediaError, since_s: float, *, first: bool) -> bool:
@@ -251,15 +292,6 @@ class LiveSource(Closable):
             return not self._options.wait and (not _may_pass(error) or since_s > FIRST_TRIES_S)
         limit_s = self._options.give_up_after_s
         return limit_s is not None and since_s > limit_s
-
-    def _require_same(self, found: FileSource) -> None:
-        now = _Description.of(found)
-        if now != self._is:
-            found.close()
-            raise UnsupportedFormat(
-                f"{self.name} came back with other streams (it was {self._is}, and is {now}); run again for "
-                "what it is now"
-            )
 
     def _shift(self, time_s: Fraction) -> Fraction:
         """Return what is added to the times of this connection; its first item tells."""
@@ -271,6 +303,7 @@ class LiveSource(Closable):
         """Give a frame its place among those of all connections."""
         stream, info = frame.stream, self.tracks[frame.stream].info
         time_s = frame.pts * frame.time_base
+        self._follow_jump(time_s)
         pts = round((time_s + self._shift(time_s)) / info.time_base)
         last = self._last_pts[stream]
         if last is not None:
@@ -285,14 +318,37 @@ class LiveSource(Closable):
         self._seen_at = monotonic()
         return frame
 
-    def _moved(self, packet: Packet) -> Packet:
-        """Give a copied packet its place in time."""
+    def _follow_jump(self, time_s: Fraction) -> None:
+        """Carry time on by the clock where that of the source jumps."""
+        if self._shift_s is None or self._begin_s is None:
+            return
+        waited_s = Fraction(round(1000 * (monotonic() - self._seen_at)), 1000)
+        step_s = time_s + self._shift_s - self._last_s
+        if step_s < -JUMP_S or step_s > waited_s + JUMP_S:
+            self._shift_s = self._last_s + waited_s - time_s
+            self._cut = [True] * len(self.tracks)
+            self.jumps += 1
+            told = f"the clock of {self.name} jumped by {float(step_s):.1f} s; time goes on as before"
+            self._incidents.tell(Incident("source jumped", self.name, told))
+
+    def _moved(self, packet: Packet) -> bool:
+        """Give a copied packet its place in time; return whether it has one."""
+        stream = self._held.of(packet.stream)
+        if stream is None:
+            return False
         if packet.dts is not None and packet.time_base:
-            shift = round(self._shift(packet.dts * packet.time_base) / packet.time_base)
+            time_s = packet.dts * packet.time_base
+            shift_s = self._shift(time_s)
+            if self._begin_s is not None and abs(time_s + shift_s - self._last_s) > 2 * JUMP_S:
+                return False  # of another time: its stream jumped before the picture did
+            shift = round(shift_s / packet.time_base)
             packet.dts += shift
             if packet.pts is not None:
                 packet.pts += shift
-        return packet
+        time_base = packet.time_base
+        packet.stream = stream
+        packet.time_base = time_base
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,10 +358,12 @@ class _Description:
     Attributes:
         video: Geometry, codec and pixel format of each video stream.
         copied: Index and codec of each other one.
+        rates_fps: Frames per second of each video stream; 0 where unknown.
     """
 
     video: tuple[tuple[Geometry, str, str], ...]
     copied: tuple[tuple[int, str], ...]
+    rates_fps: tuple[float, ...]
 
     @classmethod
     def of(cls, source: FileSource) -> _Description:
@@ -313,10 +371,22 @@ class _Description:
         return cls(
             tuple((info.geometry, info.codec, info.pix_fmt) for info in source.streams),
             tuple((s.index, s.codec_context.name) for s in source.copied if s.codec_context is not None),
+            tuple(float(info.rate_fps or 0) for info in source.streams),
         )
 
+    def is_like(self, other: _Description) -> bool:
+        """Return whether the same encoders and sessions serve both; rates are guesses and differ a little."""
+        same_rates = all(
+            abs(one - two) <= _SAME_RATE * max(one, two)
+            for one, two in zip(self.rates_fps, other.rates_fps, strict=False)
+        )
+        return (self.video, self.copied) == (other.video, other.copied) and same_rates
+
     def __str__(self) -> str:
-        video = [f"{form.width}x{form.height} {codec} {pix_fmt}" for form, codec, pix_fmt in self.video]
+        video = [
+            f"{form.width}x{form.height} {codec} {pix_fmt} {rate:.4g}/s"
+            for (form, codec, pix_fmt), rate in zip(self.video, self.rates_fps, strict=True)
+        ]
         return ", ".join([*video, *(codec for _, codec in self.copied)])
 
 

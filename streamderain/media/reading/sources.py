@@ -13,11 +13,12 @@ from typing import Literal
 
 from streamderain.addresses import HIDDEN, STANDARD_INPUT, display_name, is_address, redact_address
 from streamderain.errors import OpenError
+from streamderain.events import Incidents
 from streamderain.frame import NO_LEAD, Lead
+from streamderain.media.network import is_live_scheme
 from streamderain.media.reading.file import FileSource
 from streamderain.media.reading.images import ImageSequence, size_of
-from streamderain.media.reading.live import LiveSource
-from streamderain.media.reading.network import is_live_scheme
+from streamderain.media.reading.live import PATIENCE_S, LiveSource
 from streamderain.media.track import MediaSource
 from streamderain.options import ReadOptions
 
@@ -100,7 +101,12 @@ def find_sources(source: str | Sequence[str], options: ReadOptions) -> list[Sour
 
 
 def open_source(
-    spec: SourceSpec, options: ReadOptions, lead: Lead = NO_LEAD, stop: threading.Event | None = None
+    spec: SourceSpec,
+    options: ReadOptions,
+    lead: Lead = NO_LEAD,
+    stop: threading.Event | None = None,
+    *,
+    incidents: Incidents | None = None,
 ) -> MediaSource:
     """Open what `find_sources` found.
 
@@ -109,6 +115,7 @@ def open_source(
         options: What is read of it.
         lead: How many frames around a piece (`-ss`, `-t`) are read as well, marked as not to be written.
         stop: Once it is set, a pipe or a live source ends, also while it is being opened.
+        incidents: Is told what a live source goes on after.
 
     Raises:
         OpenError: Not there, not readable, or nothing with video in it.
@@ -120,8 +127,13 @@ def open_source(
         return ImageSequence(spec.paths, name=spec.name, options=options, lead=lead)
     live = is_live_scheme(spec.address) if options.live is None else options.live
     if spec.address and live:
-        return LiveSource(spec.address, options, stop)
-    return FileSource(spec.address or str(spec.paths[0]), options, lead, stop)
+        return LiveSource(spec.address, options, stop, incidents=incidents)
+    source = FileSource(spec.address or str(spec.paths[0]), options, lead, stop)
+    if spec.address and options.live is None and source.is_open_playlist:
+        # Only its text tells: there is no mark of its end.
+        source.be_patient(PATIENCE_S)
+        return LiveSource(spec.address, options, stop, incidents=incidents, opened=source)
+    return source
 
 
 def natural_key(path: Path) -> tuple[object, ...]:

@@ -97,6 +97,7 @@ class EncoderSettings:
         chosen: Names of those options that the user gave.
         rotation: Filters every picture goes through first, from `rotation.rotation_filters`.
         least_step: Least distance of two frames, in units of `time_base`.
+        keyframe_every_s: A keyframe is asked for after so many seconds; None leaves it to the encoder.
     """
 
     codec: str
@@ -112,6 +113,7 @@ class EncoderSettings:
     chosen: tuple[str, ...] = ()
     rotation: tuple[str, ...] = ()
     least_step: int = 1
+    keyframe_every_s: Fraction | None = None
 
 
 def check_encoder_options(options: EncodeOptions) -> None:
@@ -149,6 +151,9 @@ def encoder_options(codec: str, options: EncodeOptions) -> tuple[tuple[str, str]
         if "preset" not in known:
             raise ConfigError(f"{codec} has no presets: leave --preset out. {_offer(codec, known)}")
         given["preset"] = options.preset
+    if options.max_bitrate is not None:
+        # The buffer of a second: a keyframe may take its share of it at once.
+        given = {"maxrate": str(options.max_bitrate), "bufsize": str(options.max_bitrate), **given}
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3)

@@ -100,6 +100,11 @@ class ContainerOutlet:
         copied_streams: The copied streams this format can hold.
         options: Muxer options.
         name: Name of the target, for messages.
+        drops: See `Outlet`.
+        stale_after_s: See `Outlet`.
+
+    Attributes:
+        origin_s: Is subtracted from all times; to be set before the first packet.
 
     Raises:
         EncodeError: The format refuses the video stream.
@@ -116,12 +121,17 @@ class ContainerOutlet:
         copied_streams: Sequence[CopiedStream],
         options: Mapping[str, str],
         name: str,
+        drops: bool = False,
+        stale_after_s: float | None = None,
     ) -> None:
         self.name = name
         self.path = str(sink.path) if isinstance(sink, PartialFile) else ""
         self._sink = sink
         self._lock = threading.Lock()
         self.may_pause = isinstance(sink, StandardOutput)
+        self.drops, self.stale_after_s = drops, stale_after_s
+        self.origin_s = Fraction(0)
+        self._notes: list[tuple[VideoEncoder, Callable[[int], None]]] = []
         self._closed = False
         self._wrote = False
         self._wrote_video = False
@@ -142,6 +152,11 @@ class ContainerOutlet:
     def partial(self) -> str | None:
         """Path of what is written so far; None for standard output."""
         return str(self._sink.partial) if isinstance(self._sink, PartialFile) else None
+
+    @property
+    def worked(self) -> bool:
+        """Whether anything went out."""
+        return self._sink.written_bytes > 0
 
     @property
     def written_bytes(self) -> int:
@@ -200,6 +215,7 @@ class ContainerOutlet:
                 # FFmpeg < 9: it crashes on the trailer of some empty files.
                 raise EncodeError(f"{self.name}: nothing to write; the source gave no picture and no sound")
             self._closed = True
+            self._stop_listening()
             self._translated(self._container.close)
             self._sink.keep()
 
@@ -234,10 +250,17 @@ class ContainerOutlet:
 
     def _close(self) -> None:
         """Close the container; a sink that was ended before gets no trailer."""
+        self._stop_listening()
         if not self._closed:
             self._closed = True
             with contextlib.suppress(Exception):
                 self._container.close()
+
+    def _stop_listening(self) -> None:
+        # Lists are replaced and not changed: the encoder's thread may be walking over one.
+        for encoder, note in self._notes:
+            encoder.listeners = [one for one in encoder.listeners if one != note]
+        self._notes.clear()
 
     def _start(
         self, source: MediaSource, encoders: Sequence[VideoEncoder], copied_streams: Sequence[CopiedStream]
@@ -284,10 +307,15 @@ class ContainerOutlet:
                 )
                 continue
             rescaler = TimestampRescaler(encoder.settings.time_base, stream.time_base, strict=strict)
-            encoder.listeners.append(rescaler.note)
+            encoder.listeners = [*encoder.listeners, rescaler.note]
+            self._notes.append((encoder, rescaler.note))
             self._video[encoder.stream] = (stream, rescaler)
 
     def _write(self, packet: av.Packet[Any], stream: Any) -> None:
+        if self.origin_s and packet.time_base:
+            shift = round(self.origin_s / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts - shift
+            packet.dts = None if packet.dts is None else packet.dts - shift
         packet.stream = stream
         self._wrote = True
         self._translated(lambda: self._container.mux(packet))

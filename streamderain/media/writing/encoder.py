@@ -8,6 +8,7 @@ from fractions import Fraction
 from time import perf_counter
 
 import av
+from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, VideoReformatter
 
 from streamderain.errors import EncodeError
@@ -52,6 +53,7 @@ class VideoEncoder:
         self._palette = Palette()
         self._last_pts: int | None = None
         self._durations: dict[int, int] = {}
+        self._keyframe_s: Fraction | None = None
 
     def encode(self, frame: Frame, planes: Planes | None) -> Sequence[av.Packet[av.VideoStream]]:
         """Encode one frame.
@@ -80,7 +82,8 @@ class VideoEncoder:
         # Rotated after the conversion: chroma that is shared by neighbours is spread across rows alone.
         picture = self._rotator.rotated(self._coloured(picture))
         self._fit_size(picture, frame)
-        picture.pict_type = 0  # The decoder's choice of I, P and B frames would otherwise be forced.
+        # The decoder's choice of I, P and B frames would otherwise be forced.
+        picture.pict_type = PictureType.I if self._wants_keyframe(pts) else PictureType.NONE
         duration = picture.duration
         picture.time_base = self.settings.time_base
         picture.pts = pts
@@ -113,6 +116,17 @@ class VideoEncoder:
                 pts = max(pts, self._last_pts + self.settings.least_step)
         self._last_pts = pts
         return pts
+
+    def _wants_keyframe(self, pts: int) -> bool:
+        """Return whether a keyframe is due; by time, since live sources tell wrong rates and leave gaps."""
+        every_s = self.settings.keyframe_every_s
+        if every_s is None:
+            return False
+        time_s, last_s = pts * self.settings.time_base, self._keyframe_s
+        due = last_s is None or time_s - last_s >= every_s - 1 / (2 * self.settings.rate_fps)
+        if due:
+            self._keyframe_s = time_s
+        return due
 
     def _duration(self, duration_s: Fraction) -> int:
         settings = self.settings

@@ -24,11 +24,13 @@ from streamderain.media.writing.codecs import (
     find_encoder,
     format_has,
     has_alpha,
+    option_names,
     pixel_formats,
     quiet,
 )
 from streamderain.media.writing.hdr10 import hdr10_of, with_hdr10
 from streamderain.media.writing.roundtrip import SampleEncodes, round_trip
+from streamderain.media.writing.rtp import rtp_takes
 from streamderain.media.writing.sink import NullSink
 from streamderain.options import EncodeOptions
 
@@ -44,6 +46,37 @@ _REAL_LOSS = (
 
 _LONG_GROUPS = {"libx264", "libx264rgb", "libx265", "libvpx", "libvpx-vp9", "libsvtav1"}
 """Encoders whose own groups of pictures are ten seconds and more."""
+
+KEYFRAME_EVERY_S = Fraction(1)
+"""Of live streams: recorders cut, and viewers join, at keyframes."""
+
+_LONGEST_GROUP = 600
+"""Of live streams, whose keyframes are asked for by time."""
+
+_ONE_THREAD_PX = 2_100_000
+"""Pictures up to this size (1080p) are encoded by one thread in live streams: each more delays by a frame."""
+
+_LIVE_OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "libx264": {
+        "tune": "zerolatency",
+        "bf": "0",
+        "threads": "1",
+        "sc_threshold": "0",
+        "forced-idr": "1",
+        # Parameter sets at every keyframe, and whole pictures: some receivers take each slice for one.
+        "x264-params": "repeat-headers=1:sliced-threads=0",
+    },
+    "libx265": {
+        "tune": "zerolatency",
+        "bf": "0",
+        "forced-idr": "1",
+        "x265-params": "repeat-headers=1:scenecut=0:open-gop=0:log-level=none",
+    },
+    "h264_nvenc": {"bf": "0", "delay": "0", "zerolatency": "1", "forced-idr": "1", "no-scenecut": "1"},
+    "hevc_nvenc": {"bf": "0", "delay": "0", "zerolatency": "1", "forced-idr": "1", "no-scenecut": "1"},
+    "h264_qsv": {"bf": "0", "async_depth": "1", "forced_idr": "1"},
+    "hevc_qsv": {"bf": "0", "async_depth": "1", "forced_idr": "1"},
+}
 
 STEADY = ("avi", "ogg", "ogv")
 """Formats that show frames at one steady rate."""
@@ -154,6 +187,47 @@ def candidates_for(
     return Candidates(tuple(_with_fallbacks(settings, options)), tuple(warnings))
 
 
+def live_candidates(track: VideoTrack, muxer: str, options: EncodeOptions) -> Candidates:
+    """Choose encoder settings for a live stream: what recorders like, at the least delay.
+
+    H.264 in 4:2:0 of 8 bits, no B-frames, a closed group of pictures each second with its parameter sets, all
+    of them in the header as well: one encode then serves every container.
+
+    Args:
+        track: The stream, with its first decoded frame.
+        muxer: FFmpeg's name of the container format.
+        options: The user's choice.
+
+    Raises:
+        ConfigError: As for `candidates_for`.
+    """
+    even = track.info.geometry.width % 2 == 0 and track.info.geometry.height % 2 == 0
+    if options.codec is None and muxer_takes(muxer, "libx264"):
+        options = replace(options, codec="libx264")
+        if options.pix_fmt is None and even:
+            options = replace(options, pix_fmt="yuv420p")
+    candidates = candidates_for(track, muxer, options)
+    return replace(candidates, settings=tuple(_live(settings, options) for settings in candidates.settings))
+
+
+def _live(settings: EncoderSettings, options: EncodeOptions) -> EncoderSettings:
+    """Return settings without delay and with a keyframe each second, as far as the encoder knows such."""
+    wanted = _LIVE_OPTIONS.get(settings.codec, {"bf": "0"})
+    if settings.width * settings.height > _ONE_THREAD_PX:
+        wanted = {name: value for name, value in wanted.items() if name != "threads"}
+    known = option_names(settings.codec)
+    live = {name: value for name, value in wanted.items() if name in known}
+    encoding = {**dict(settings.options), **live, **dict(options.extra)}
+    if "g" not in options.extra and "g" in encoding:
+        encoding["g"] = str(_LONGEST_GROUP)
+    return replace(
+        settings,
+        options=tuple(sorted(encoding.items())),
+        global_header=True,
+        keyframe_every_s=None if "g" in options.extra else KEYFRAME_EVERY_S,
+    )
+
+
 def _codec_warnings(track: VideoTrack, codec: str, pix_fmt: str, options: EncodeOptions) -> Iterator[str]:
     """Yield what the user should know of the codec itself."""
     position, rate_fps = track.info.position, track.info.rate_fps or Fraction(0)
@@ -258,6 +332,8 @@ def default_codec(track: VideoTrack, muxer: str) -> str:
 @cache
 def muxer_takes(muxer: str, codec: str) -> bool:
     """Return whether a container format writes a header for what an encoder makes."""
+    if muxer == "rtsp":
+        return rtp_takes(av.Codec(codec, "w").canonical_name)
     sink = NullSink()
     container = av.open(sink, "w", format=muxer)
     opened = True

@@ -44,7 +44,8 @@ class ImageOutlet:
     ) -> None:
         self.name = name
         self.path = str(Path(name).absolute())
-        self.may_pause = False
+        self.may_pause = self.drops = False
+        self.stale_after_s: float | None = None
         self.partial: str | None = None
         self.written_bytes = 0
         self._tags = tags
@@ -56,6 +57,11 @@ class ImageOutlet:
         self._times: deque[int] = deque()
         self._done = False
         self._folder = _made(folder, name)
+
+    @property
+    def worked(self) -> bool:
+        """Whether any picture was written."""
+        return bool(self._written)
 
     def note(self, pts: int) -> None:
         """Take the pts of a frame before its packet comes."""

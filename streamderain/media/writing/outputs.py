@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 import av
 from av.stream import Disposition
 
+from streamderain.events import Incidents
+from streamderain.media.network import target_options
 from streamderain.media.side_data import display_matrix
-from streamderain.media.track import MediaSource
+from streamderain.media.track import MediaSource, VideoTrack
 from streamderain.media.writing.codecs import EncoderSettings, settle
 from streamderain.media.writing.container import (
     FROM_ZERO,
@@ -22,9 +24,24 @@ from streamderain.media.writing.container import (
     muxer_options,
 )
 from streamderain.media.writing.encoder import VideoEncoder
-from streamderain.media.writing.encoder_settings import STEADY, Candidates, candidates_for, in_range
+from streamderain.media.writing.encoder_settings import (
+    STEADY,
+    Candidates,
+    candidates_for,
+    in_range,
+    live_candidates,
+)
 from streamderain.media.writing.image_outputs import ImageTarget
 from streamderain.media.writing.images import ImageOutlet
+from streamderain.media.writing.publisher import Order
+from streamderain.media.writing.publishing import STALE_S, NetworkOutlet
+from streamderain.media.writing.recording import (
+    DEFAULT_SPLIT_S,
+    Keep,
+    RecordingNames,
+    RecordingOutlet,
+    holds_time,
+)
 from streamderain.media.writing.roundtrip import Lost, SampleEncodes, is_found_again, round_trip
 from streamderain.media.writing.sink import PartialFile, Sink, StandardOutput
 from streamderain.media.writing.stream_copy import (
@@ -38,10 +55,15 @@ from streamderain.media.writing.stream_copy import (
 )
 from streamderain.media.writing.target import Target, parse_target, refused_streams
 from streamderain.media.writing.timestamps import before_zero
-from streamderain.options import EncodeOptions
+from streamderain.options import EncodeOptions, ReadOptions
 from streamderain.trace import Trace
 
-_Outlet = ContainerOutlet | ImageOutlet
+_Outlet = ContainerOutlet | ImageOutlet | NetworkOutlet | RecordingOutlet
+
+_READ = ReadOptions()
+
+_AT_ONCE = {"flush_packets": "1", "max_interleave_delta": "200000"}
+"""Of live streams: bytes go out with each packet, which waits at most 0.2 s for a stream that pauses."""
 
 _AUDIBLE_S = Fraction(1, 50)
 """Sound that comes earlier or later than this beside the picture is worth a word."""
@@ -52,11 +74,36 @@ class MediaOutput:
     """One encode of every stream, fed to one or more targets."""
 
     encoders: tuple[VideoEncoder, ...]
-    outlets: tuple[ContainerOutlet | ImageOutlet, ...]
+    outlets: tuple[_Outlet, ...]
+
+
+@dataclass
+class TargetHistory:
+    """What is known of a run's targets from earlier parts of it: a live source may change on its way.
+
+    Attributes:
+        names: Names of recordings, by target.
+        worked: Targets that have taken something.
+    """
+
+    names: dict[str, RecordingNames] = field(default_factory=dict)
+    worked: set[str] = field(default_factory=set)
+
+    def note(self, outputs: Sequence[MediaOutput]) -> None:
+        """Remember which network targets have taken something."""
+        for output in outputs:
+            self.worked |= {o.name for o in output.outlets if isinstance(o, NetworkOutlet) and o.worked}
 
 
 def open_outputs(
-    source: MediaSource, targets: Sequence[str], options: EncodeOptions, *, trace: Trace | None = None
+    source: MediaSource,
+    targets: Sequence[str],
+    options: EncodeOptions,
+    *,
+    read: ReadOptions = _READ,
+    incidents: Incidents | None = None,
+    history: TargetHistory | None = None,
+    trace: Trace | None = None,
 ) -> tuple[list[MediaOutput], list[str]]:
     """Open encoders and targets: encoders are really opened, headers really tried.
 
@@ -66,6 +113,9 @@ def open_outputs(
         source: The open source.
         targets: As the user wrote them, passed by `check_targets`.
         options: How the result is encoded.
+        read: How addresses are reached: targets take the same options as sources.
+        incidents: Is told what a live run goes on after.
+        history: What earlier parts of the run did.
         trace: Receives how long it takes to write planes back.
 
     Returns:
@@ -77,15 +127,18 @@ def open_outputs(
         OpenError: A target cannot be created.
         OutputFull: The disk is full.
     """
-    parsed = [_settled(parse_target(text), source) for text in targets]
+    parsed = [_settled(parse_target(text, options), source) for text in targets]
     # Next to a video file, options for its encoder say nothing about the images.
-    video = any(target.kind in ("container", "pipe") for target in parsed)
+    video = any(target.kind in ("container", "pipe", "network", "playlist") for target in parsed)
     image_options = EncodeOptions(overwrite=options.overwrite) if video else options
-    opening = _Opening(source, options, trace)
+    live = _Live(read, incidents or Incidents(), history or TargetHistory())
+    opening = _Opening(source, options, live, trace)
     try:
         for target in parsed:
             if target.kind in ("container", "pipe"):
                 opening.add_container(target)
+            elif target.kind in ("network", "playlist"):
+                opening.add_network(target)
             else:
                 opening.add_images(target, image_options)
     except BaseException:
@@ -96,14 +149,24 @@ def open_outputs(
     return opening.outputs(), list(dict.fromkeys(opening.warnings))
 
 
+@dataclass(frozen=True)
+class _Live:
+    """What targets that go on after a fault need to know."""
+
+    read: ReadOptions
+    incidents: Incidents
+    history: TargetHistory
+
+
 class _Opening:
     """Opens targets one by one, sharing encoders."""
 
-    def __init__(self, source: MediaSource, options: EncodeOptions, trace: Trace | None) -> None:
+    def __init__(self, source: MediaSource, options: EncodeOptions, live: _Live, trace: Trace | None) -> None:
         self.warnings: list[str] = []
         self.samples = SampleEncodes()
         self._source = source
         self._options = options
+        self._live = live
         self._trace = trace
         self._groups: dict[tuple[EncoderSettings, ...], tuple[tuple[VideoEncoder, ...], list[_Outlet]]] = {}
 
@@ -122,7 +185,7 @@ class _Opening:
             time_bases=[track.info.time_base for track in self._source.tracks],
         )
         by_track = [
-            in_range(candidates_for(track, target.muxer, self._options), target.muxer, options, self.samples)
+            in_range(self._candidates(track, target), target.muxer, options, self.samples)
             for track in self._source.tracks
         ]
         encoders, outlets = self._encoders(by_track)
@@ -136,27 +199,132 @@ class _Opening:
         )
         self._say(target, missing)
         copied_streams = self._readable(target, copied_streams, encoders, options)
-        options = self._tried_options(target, encoders, copied_streams, options)
-        sink: Sink = (
-            StandardOutput()
-            if target.kind == "pipe"
-            else PartialFile(target.path, overwrite=self._options.overwrite)
-        )
-        try:
-            outlet = ContainerOutlet(
-                sink,
-                muxer=target.muxer,
-                source=self._source,
-                encoders=encoders,
-                copied_streams=copied_streams,
-                options=options,
+        if not self._source.is_live:  # whose tags are the server's, and whose sound begins with the picture
+            options = self._tried_options(target, encoders, copied_streams, options)
+        live = self._source.is_live
+
+        def opened(sink: Sink) -> ContainerOutlet:
+            try:
+                return ContainerOutlet(
+                    sink,
+                    muxer=target.muxer,
+                    source=self._source,
+                    encoders=encoders,
+                    copied_streams=copied_streams,
+                    options={**options, **(_AT_ONCE if live else {})},
+                    name=target.text,
+                    drops=live,
+                    stale_after_s=STALE_S if live and target.kind == "pipe" else None,
+                )
+            except BaseException:
+                sink.discard()
+                raise
+
+        split_s = self._split_s(target)
+        if target.kind == "pipe":
+            outlet: ContainerOutlet | RecordingOutlet = opened(StandardOutput())
+        elif live or split_s is not None:
+            outlet = RecordingOutlet(
+                self._recording_names(target, splits=split_s is not None),
+                lambda path, overwrite: opened(PartialFile(path, overwrite=overwrite)),
+                split_s=split_s,
+                keep=None if self._options.keep is None else Keep.parse(self._options.keep),
+                first_video=encoders[0].stream,
+                incidents=self._live.incidents if live else None,
                 name=target.text,
             )
-        except BaseException:
-            sink.discard()
-            raise
+        else:
+            outlet = opened(PartialFile(target.path, overwrite=self._options.overwrite))
         outlets.append(outlet)
-        self._say_clock(target, outlet)
+        if isinstance(outlet, ContainerOutlet):
+            self._say_clock(target, outlet)
+
+    def add_network(self, target: Target) -> None:
+        holder = target.muxer
+        by_track = [live_candidates(track, holder, self._options) for track in self._source.tracks]
+        encoders, outlets = self._encoders(by_track)
+        self._say(target, [warning for candidates in by_track for warning in candidates.warnings])
+        video = [encoder.stream for encoder in encoders]
+        if len(video) > 1 and not _holds_several(holder, video, {}):
+            raise refused_streams(target, holder, source=self._source)
+        chosen, missing = choose_copied_streams(self._source, holder, video=video, options={})
+        sounds = [copied for copied in chosen if copied.source.type == "audio"]
+        self._say(target, [words for words in missing if "audio" in words])
+
+        def opened(sink: Sink) -> ContainerOutlet:
+            return ContainerOutlet(
+                sink,
+                muxer="nut",
+                source=self._source,
+                encoders=encoders,
+                copied_streams=sounds,
+                options=_AT_ONCE,
+                name=target.text,
+            )
+
+        live = self._source.is_live
+        max_lag_s = STALE_S if live else None
+        if target.kind == "playlist":
+            order = Order(str(target.path), "hls", self._playlist_options(target), max_lag_s)
+        else:
+            options = {"flush_packets": "1", **target_options(target.address, self._live.read)}
+            order = Order(target.address, target.muxer, options, max_lag_s)
+        outlets.append(
+            NetworkOutlet(
+                order,
+                name=target.text,
+                open_container=opened,
+                incidents=self._live.incidents,
+                worked=target.text in self._live.history.worked,
+                waits=self._live.read.wait,
+                is_live=live,
+            )
+        )
+
+    def _playlist_options(self, target: Target) -> dict[str, str]:
+        """Return options of the hls muxer: a window that moves on for live sources, all else."""
+        live, path = self._source.is_live, target.path
+        flags = ["independent_segments", "temp_file"]
+        goes_on = live and (target.text in self._live.history.worked or self._options.overwrite)
+        flags += ["delete_segments", "program_date_time"] if live else []
+        flags += ["append_list"] if goes_on and path.exists() else []
+        fragments = target.muxer == "mp4"
+        suffix = "m4s" if fragments else "ts"
+        named = str(path.with_suffix("")).replace("%", "%%")
+        options = {
+            "hls_time": "2",
+            "hls_list_size": str(self._options.hls_window) if live else "0",
+            "hls_flags": "+".join(flags),
+            "hls_segment_type": "fmp4" if fragments else "mpegts",
+            "hls_segment_filename": f"{named}-%05d.{suffix}",
+        }
+        if fragments:
+            options["hls_fmp4_init_filename"] = f"{path.stem}-init.mp4"
+        return options
+
+    def _candidates(self, track: VideoTrack, target: Target) -> Candidates:
+        if self._source.is_live:
+            return live_candidates(track, target.muxer, self._options)
+        candidates = candidates_for(track, target.muxer, self._options)
+        split_s = self._split_s(target)
+        if split_s is None:
+            return candidates
+        every_s = Fraction(str(split_s))
+        settings = tuple(replace(one, keyframe_every_s=every_s) for one in candidates.settings)
+        return replace(candidates, settings=settings)
+
+    def _split_s(self, target: Target) -> float | None:
+        if target.kind != "container":
+            return None
+        by_name = DEFAULT_SPLIT_S if holds_time(str(target.path)) else None
+        return self._options.split_s if self._options.split_s is not None else by_name
+
+    def _recording_names(self, target: Target, *, splits: bool) -> RecordingNames:
+        names = self._live.history.names
+        if target.text not in names:
+            overwrite = self._options.overwrite
+            names[target.text] = RecordingNames(target.path, splits=splits, overwrite=overwrite)
+        return names[target.text]
 
     def _readable(
         self,

@@ -12,8 +12,9 @@ import errno
 import fcntl
 import itertools
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,9 @@ _CHUNK_BYTES = 1 << 16
 
 _MARK = "user.streamderain.partial"
 """Extended attribute of a partial file that streamderain made: nobody else's is ever removed."""
+
+_PARTIAL = re.compile(r"(.+)\.partial(?:-\d+)?(\.[^.]+)")
+"""A name that `_partial_name` made, and which it was made of; not of names that had to be shortened."""
 
 _GAP = 3
 """So many names in a row that are free end the search for earlier partial files."""
@@ -352,6 +356,30 @@ def _remove_dead_partials(path: Path) -> None:
             pass
         finally:
             os.close(descriptor)
+
+
+def adopt_dead_partials(folder: Path, belongs: Callable[[Path], bool]) -> None:
+    """Give the partial files of runs that ended their names: each is as much as there is of it.
+
+    Args:
+        folder: Where they lie.
+        belongs: Tells whether a name is one of those that are looked for.
+    """
+    for partial in folder.iterdir():
+        match = _PARTIAL.fullmatch(partial.name)
+        path = partial.with_name(match[1] + match[2]) if match else None
+        if path is None or not belongs(path) or os.path.lexists(path):
+            continue
+        with contextlib.suppress(OSError):
+            descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                if _locked(descriptor):
+                    os.getxattr(descriptor, _MARK)  # raises where there is none
+                    os.link(partial, path)
+                    os.removexattr(partial, _MARK)
+                    partial.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def _create_beside(path: Path) -> tuple[Path, int]:

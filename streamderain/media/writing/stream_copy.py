@@ -19,6 +19,7 @@ from av.subtitles.codeccontext import SubtitleCodecContext
 
 from streamderain.media.writing.codecs import format_has
 from streamderain.media.writing.packets import duplicate
+from streamderain.media.writing.rtp import rtp_takes
 from streamderain.media.writing.sink import NullSink
 
 _LOG = logging.getLogger(__name__)
@@ -243,6 +244,8 @@ def fits(
     options: dict[str, str],
 ) -> bool:
     """Return whether the muxer writes a header with these streams."""
+    if muxer == "rtsp":
+        return all(rtp_takes(one.source.codec_context.name) for one in copied_streams)
     sink = NullSink()
     container = av.open(sink, "w", format=muxer, container_options=options)
     try:

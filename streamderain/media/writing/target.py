@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,15 +14,35 @@ from av.format import Flags
 
 from streamderain.addresses import is_address, redact_address
 from streamderain.errors import ConfigError, OpenError
+from streamderain.media.network import scheme_of
 from streamderain.media.track import MediaSource
 from streamderain.media.writing.codecs import check_encoder_options, format_has
+from streamderain.media.writing.recording import Keep, holds_time
 from streamderain.options import EncodeOptions
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 _PATTERN = re.compile(r"%0?\d*d")
 
-Kind = Literal["container", "pipe", "folder", "pattern", "still"]
+_MUXERS = {
+    "rtsp": "rtsp",
+    "rtsps": "rtsp",
+    "rtmp": "flv",
+    "rtmps": "flv",
+    "udp": "mpegts",
+    "tcp": "mpegts",
+    "rtp": "rtp_mpegts",
+}
+"""What a network target is written in, by its scheme."""
+
+_PIPE_MUXERS = ("matroska", "mpegts", "nut", "flv", "webm", "ogg", "h264", "hevc", "yuv4mpegpipe")
+"""Formats that can be written without going back."""
+
+_SEGMENT_MUXERS = ("mpegts", "mp4")
+
+_DEFAULTS = EncodeOptions()
+
+Kind = Literal["container", "pipe", "folder", "pattern", "still", "network", "playlist"]
 
 
 @dataclass(frozen=True)
@@ -30,20 +50,27 @@ class Target:
     """What a target's name means.
 
     Attributes:
-        text: As the user wrote it.
-        kind: A container file, standard output, a folder of images, a numbered pattern, or one image.
-        path: Where it lies; links are followed. The current folder for standard output.
-        muxer: FFmpeg's name of the container format; empty for images.
+        text: As the user wrote it; an address without its secrets.
+        kind: A container file, standard output, a folder of images, a numbered pattern, one image, an
+            address, or a playlist with its segments (HLS).
+        path: Where it lies; links are followed. The current folder for standard output and addresses.
+        muxer: FFmpeg's name of the container format; that of the segments for a playlist; empty for images.
+        address: With its credentials; empty for anything else.
     """
 
     text: str
     kind: Kind
     path: Path
     muxer: str = ""
+    address: str = field(default="", repr=False)
 
 
-def parse_target(text: str) -> Target:
+def parse_target(text: str, options: EncodeOptions = _DEFAULTS) -> Target:
     """Find out what a target's name means. Touches nothing.
+
+    Args:
+        text: As the user wrote it.
+        options: How the result is encoded: the format of standard output and of segments.
 
     Raises:
         ConfigError: The name is empty, or its extension belongs to no format that can be written.
@@ -52,25 +79,46 @@ def parse_target(text: str) -> Target:
         # The current folder otherwise, which nobody means by it.
         raise ConfigError("the target is empty (an unset shell variable?); name one, for instance -o out.mp4")
     if text == "-":
-        return Target(text, "pipe", Path(), "matroska")
+        return Target(text, "pipe", Path(), _format(options, _PIPE_MUXERS, "standard output"))
     if is_address(text):
-        raise ConfigError(
-            f"{redact_address(text)} is an address, and results go into files, folders or standard output; "
-            "name a file with -o, for instance -o out.mp4"
-        )
+        return _network_target(text)
     # A rename would replace a link and leave what it points to as it was.
     path = Path(os.path.realpath(text))
+    if path.suffix.lower() == ".m3u8":
+        return Target(text, "playlist", path, _format(options, _SEGMENT_MUXERS, "a playlist"))
     if _PATTERN.search(path.name):
-        if path.suffix.lower() not in (*IMAGE_SUFFIXES, ".webp"):
+        if path.suffix.lower() in (*IMAGE_SUFFIXES, ".webp"):
+            return Target(text, "pattern", path)
+        if not holds_time(str(path)):
             raise ConfigError(
-                f"{text}: a numbered pattern makes images; end it with .png, .jpg, .tif, .bmp or .webp"
+                f"{text}: a numbered pattern makes images; end it with .png, .jpg, .tif, .bmp or .webp. "
+                "Videos that are split take the time into their names: clean-%Y%m%d-%H%M%S.mkv"
             )
-        return Target(text, "pattern", path)
     if is_folder(text):
         return Target(text, "folder", path)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return Target(text, "still", path)
     return Target(text, "container", path, _muxer(text, path))
+
+
+def _network_target(address: str) -> Target:
+    shown, scheme = redact_address(address), scheme_of(address)
+    if scheme == "srt":
+        raise ConfigError(
+            f"{shown}: this FFmpeg does not speak SRT; send it by another program: "
+            "-o - --format mpegts | srt-live-transmit file://con ADDRESS"
+        )
+    if scheme not in _MUXERS:
+        known = ", ".join(f"{name}://" for name in _MUXERS)
+        raise ConfigError(f"{shown} cannot be published to: targets on the network are {known}")
+    return Target(shown, "network", Path(), _MUXERS[scheme], address)
+
+
+def _format(options: EncodeOptions, known: Sequence[str], what: str) -> str:
+    name = options.container or known[0]
+    if name not in known:
+        raise ConfigError(f"--format {name} cannot be used for {what}; there is {', '.join(known)}")
+    return name
 
 
 def is_folder(text: str) -> bool:
@@ -93,7 +141,9 @@ def is_there(text: str) -> bool:
             f"--skip-existing cannot tell whether all pictures of {text} are there; leave it out, or name a "
             f"video"
         )
-    return target.kind != "pipe" and target.path.exists()
+    if holds_time(str(target.path)):
+        raise ConfigError(f"--skip-existing does not suit {text}, whose files take the time into their names")
+    return target.kind not in ("pipe", "network") and target.path.exists()
 
 
 def check_targets(source_paths: Sequence[str | Path], targets: Sequence[str], options: EncodeOptions) -> None:
@@ -111,15 +161,35 @@ def check_targets(source_paths: Sequence[str | Path], targets: Sequence[str], op
     """
     if not targets:
         raise ConfigError("no target: name one with -o, for instance -o out.mp4")
-    parsed = [parse_target(text) for text in targets]
+    parsed = [parse_target(text, options) for text in targets]
     for number, target in enumerate(parsed):
         if target in parsed[:number] or any(_same(target, other) for other in parsed[:number]):
             raise ConfigError(f"the target {target.text} is given twice")
-        if target.kind != "pipe":
+        if target.kind not in ("pipe", "network"):
             _check_place(target)
             _check_not_source(target, source_paths)
             _check_existing(target, overwrite=options.overwrite)
     check_encoder_options(options)
+    _check_recording(parsed, options)
+
+
+def _check_recording(targets: Sequence[Target], options: EncodeOptions) -> None:
+    """Refuse options of split files that would do nothing, or remove what they should not."""
+    splits = [
+        target
+        for target in targets
+        if target.kind == "container" and (options.split_s is not None or holds_time(str(target.path)))
+    ]
+    if options.split_s is not None and not splits:
+        raise ConfigError("--split parts files of video, and no target is one")
+    if options.keep is None:
+        return
+    if not splits:
+        raise ConfigError("--keep removes the oldest of files that were split by time; add --split 60s")
+    try:
+        Keep.parse(options.keep)
+    except ValueError as error:
+        raise ConfigError(f"keep: {error}") from error
 
 
 def refused_streams(target: Target, holder: str, *, source: MediaSource) -> ConfigError:
@@ -153,11 +223,14 @@ def _muxer(text: str, path: Path) -> str:
 
 
 def _same(one: Target, other: Target) -> bool:
-    return "pipe" not in (one.kind, other.kind) and one.path == other.path
+    placeless = {"pipe", "network"} & {one.kind, other.kind}
+    return one.path == other.path if not placeless else bool(one.address) and one.address == other.address
 
 
 def _check_place(target: Target) -> None:
     folder = target.path.parent
+    while holds_time(str(folder)):
+        folder = folder.parent  # those are made when their time has come
     if not folder.is_dir():
         raise OpenError(f"{target.text}: the folder {folder} does not exist; make it first (mkdir -p)")
     place = target.path if target.kind == "folder" and target.path.is_dir() else folder

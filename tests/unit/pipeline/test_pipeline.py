@@ -52,6 +52,9 @@ class FakeSource:
                 self.read += 1
                 yield Frame(None, (luma,), lane, number, number, Fraction(1, 25), emit=number > 0 or lane > 0)
 
+    def refresh(self) -> bool:
+        return False
+
     def end(self) -> bool:
         return False
 
@@ -87,6 +90,9 @@ class FakeOutlet:
     name: str = "out.mkv"
     path: str = "/out.mkv"
     may_pause: bool = False
+    drops: bool = False
+    stale_after_s: float | None = None
+    worked: bool = True
     partial: str | None = "/out.partial.mkv"
     muxed: list[Any] = field(default_factory=list)
     copied: list[Any] = field(default_factory=list)

@@ -6,6 +6,7 @@ import ssl
 
 import av
 
+from streamderain.addresses import redact_address
 from streamderain.errors import OpenError, Unreachable
 from streamderain.options import ReadOptions
 
@@ -15,6 +16,9 @@ LIVE_SCHEMES = frozenset(("rtsp", "rtsps", "rtmp", "rtmps", "udp", "rtp", "tcp",
 FILE_TIMEOUTS_S = (10.0, 10.0)
 LIVE_TIMEOUTS_S = (5.0, 3.0)
 """How long opening and reading may take. A read that stalls shows after twice its limit."""
+
+_UDP_BYTES = 7 * 188
+"""As many packets of a transport stream as fit into a frame of Ethernet."""
 
 _ENCRYPTED = ("rtsps", "https", "rtmps", "hls")
 
@@ -36,12 +40,7 @@ def network_options(address: str, options: ReadOptions) -> dict[str, str]:
     if scheme in ("rtsp", "rtsps"):
         # Cameras tell what they send; looking for longer only delays the first picture.
         found |= {"rtsp_transport": options.rtsp_transport, "analyzeduration": "200000", "fpsprobesize": "0"}
-    if options.tls_verify and scheme in _ENCRYPTED:
-        found["tls_verify"] = "1"
-        authorities = ssl.get_default_verify_paths().cafile
-        if authorities:
-            found["ca_file"] = authorities
-    return found
+    return found | _tls_options(scheme, options)
 
 
 def timeouts_s(address: str) -> tuple[float, float]:
@@ -49,20 +48,48 @@ def timeouts_s(address: str) -> tuple[float, float]:
     return LIVE_TIMEOUTS_S if is_live_scheme(address) else FILE_TIMEOUTS_S
 
 
-def network_fault(name: str, error: Exception, reason: str) -> OpenError:
-    """Return what is wrong with an address that did not open.
+def target_options(address: str, options: ReadOptions) -> dict[str, str]:
+    """Return the options that FFmpeg publishes to an address with."""
+    scheme = scheme_of(address)
+    found: dict[str, str] = {}
+    if scheme in ("rtsp", "rtsps"):
+        found["rtsp_transport"] = options.rtsp_transport
+    if scheme == "udp":
+        found["pkt_size"] = str(_UDP_BYTES)
+    return found | _tls_options(scheme, options)
+
+
+def fault_words(error: Exception) -> str:
+    """Return FFmpeg's words without the number and the name that may hold a password."""
+    return str(getattr(error, "strerror", None) or type(error).__name__).lower()
+
+
+def network_fault(address: str, error: Exception, reason: str, *, publishing: bool = False) -> OpenError:
+    """Return what is wrong with an address that did not open, or closed.
 
     Args:
-        name: Of the address, without credentials.
+        address: What was opened.
         error: What FFmpeg raised.
         reason: FFmpeg's words.
+        publishing: Whether it is a target.
     """
+    name = redact_address(address)
     if isinstance(error, av.error.HTTPUnauthorizedError):
         return OpenError(f"{name} refuses the user name and password, or wants some; check them")
     if isinstance(error, av.error.HTTPForbiddenError):
         return OpenError(f"{name} is forbidden to this user; check the user's rights on the server")
     if isinstance(error, av.error.HTTPNotFoundError):
-        return OpenError(f"{name} is not there: the server knows no such stream. Check the path")
+        missing = "takes no stream under this name" if publishing else "knows no such stream"
+        return OpenError(f"{name} is not there: the server {missing}. Check the path")
     if isinstance(error, av.error.ProtocolNotFoundError):
         return OpenError(f"{name}: this FFmpeg does not speak {scheme_of(name)}; use another address")
+    if publishing:
+        return Unreachable(f"{name} takes no stream: {reason}. Check the address and the server")
     return Unreachable(f"{name} cannot be opened: {reason}. Check the address and the network")
+
+
+def _tls_options(scheme: str, options: ReadOptions) -> dict[str, str]:
+    if not options.tls_verify or scheme not in _ENCRYPTED:
+        return {}
+    authorities = ssl.get_default_verify_paths().cafile
+    return {"tls_verify": "1", **({"ca_file": authorities} if authorities else {})}
