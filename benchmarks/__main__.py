@@ -15,6 +15,8 @@ _COMMANDS = (
     "scaling",
     "startup",
     "gpu",
+    "live",
+    "soak",
     "training",
     "robustness",
     "tables",

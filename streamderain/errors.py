@@ -5,6 +5,7 @@
     ├── MediaError                   3   a file, stream or device that cannot be read or written
     │   ├── OpenError                    not there, not readable, not a video, nothing to decode
     │   │   └── Unreachable                  an address that does not answer, and may do so later
+    │   │       └── NotServed                    a server that knows no such stream, or none any more
     │   ├── DecodeError                  opened, but no frame of it can be decoded
     │   ├── EncodeError                  the encoder does not open or refuses a frame
     │   ├── UnsupportedFormat            readable, but of a kind that is not handled
@@ -84,6 +85,10 @@ class OpenError(MediaError):
 
 class Unreachable(OpenError):
     """An address does not answer, or not as it should; it may do so later."""
+
+
+class NotServed(Unreachable):
+    """A server does not know a stream; where it did before, the stream may come back."""
 
 
 class DecodeError(MediaError):

@@ -48,6 +48,10 @@ class Pacing:
         self.last_lag_s = delay_s - self._least_s
         return self.last_lag_s
 
+    def present_s(self, now_s: float) -> float | None:
+        """Return the time of a frame that would come at this moment without lag; None before the first."""
+        return None if self._least_s is None else now_s - self._least_s
+
     def is_late(self, media_s: float, now_s: float) -> bool:
         """Return whether a frame is too late."""
         return self.lag_s(media_s, now_s) > self._max_latency_s

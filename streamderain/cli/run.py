@@ -16,6 +16,7 @@ from streamderain.cli.view import View
 from streamderain.errors import ConfigError, StreamderainError
 from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions
 from streamderain.system.allocator import share_arenas
+from streamderain.system.process import hide_secrets
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C, a polite kill, and the terminal being closed."""
@@ -31,6 +32,7 @@ def run_command(
 ) -> int:
     """Run the command and return its exit code."""
     share_arenas()
+    hide_secrets(sys.argv)
     options = run_options(arguments)
     if "-" in targets and sys.stdout.isatty():
         raise ConfigError("standard output is a terminal; send the video somewhere: -o - > clean.mkv")

@@ -8,12 +8,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, Generic, Self, TypeVar
 
+from setproctitle import setproctitle
+
+from streamderain.addresses import redact
 from streamderain.closable import Closable
 from streamderain.errors import EngineError, PipelineError, StreamderainError
 from streamderain.system.allocator import share_arenas
@@ -25,6 +28,9 @@ _PATIENCE_S = 5.0
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal a process gets when the thread that started it ends."""
+
+_PR_SET_DUMPABLE = 4
+"""prctl(2): whether a core file may be written, and whether other processes may look into the memory."""
 
 _GONE = 1
 """Exit code of a child whose parent was gone before it could ask to be told."""
@@ -161,6 +167,26 @@ def die_with_parent(parent_pid: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent_pid:
         os._exit(_GONE)
+
+
+def hide_secrets(arguments: Sequence[str]) -> None:
+    """Keep secrets in a command line from others: show it without them, and let a crash leave no core file.
+
+    Does nothing where there are none. Before it is called they can be seen, for the time Python takes to start.
+
+    Args:
+        arguments: The command line.
+    """
+    shown = [redact(argument) for argument in arguments]
+    if shown != list(arguments):
+        setproctitle(" ".join(shown))
+        leave_no_core_file()
+
+
+def leave_no_core_file() -> None:
+    """Have the kernel write no core file of this process, whatever happens: its memory holds secrets."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def start_child(start: Callable[[], R]) -> R:

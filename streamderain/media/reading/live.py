@@ -7,6 +7,7 @@ by the wall clock, and starts a new temporal window.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from streamderain.errors import (
     ConfigError,
     DecodeError,
     MediaError,
+    NotServed,
     OpenError,
     Unreachable,
     UnsupportedFormat,
@@ -33,7 +35,7 @@ from streamderain.media.reading.file import FileSource
 from streamderain.media.reading.held import HeldStreams
 from streamderain.media.track import VideoTrack
 from streamderain.options import ReadOptions
-from streamderain.pacing import Backoff
+from streamderain.pacing import Backoff, Pacing
 
 PATIENCE_S = 10.0
 """A connection that gives no picture for so long is given up: packets may still come, without a keyframe."""
@@ -99,6 +101,7 @@ class LiveSource(Closable):
         self.warnings: list[str] = []
         self.damage = Damage()
         self._backoff = Backoff()
+        self._clock = Pacing(math.inf)
         self._incidents = incidents or Incidents()
         first = opened or self._opened(monotonic(), first=True)
         if first is None:
@@ -245,14 +248,15 @@ class LiveSource(Closable):
         found = self._opened(lost_at, first=False)
         if found is None:
             return False
-        away_s = monotonic() - lost_at
+        now_s = monotonic()
+        away_s = now_s - lost_at
         self._incidents.tell(Incident("source back", self.name, f"{self.name} is back after {away_s:.1f} s"))
-        gap_s = Fraction(round(1000 * (monotonic() - lost_at)), 1000)
+        self._resume_s = self._present_s(now_s)
+        gap_s = self._resume_s - self._last_s
         for position, track in enumerate(self.tracks):
             lost = round(gap_s * (track.info.rate_fps or DEFAULT_RATE))
-            ends = (float(self._last_s), float(self._last_s + gap_s))
+            ends = (float(self._last_s), float(self._resume_s))
             self.damage.add(Gap(position, *ends, max(1, lost), never_came=True))
-        self._resume_s = self._last_s + gap_s
         self._shift_s = None
         now = _Description.of(found)
         if not now.is_like(self._is):
@@ -280,7 +284,7 @@ class LiveSource(Closable):
                 if self._gives_up(error, monotonic() - since, first=first):
                     self.is_given_up = True
                     raise
-                refused = not _may_pass(error)
+                refused = not _may_pass(error, worked=not first)
                 if str(error) != told:
                     told = str(error)
                     self._incidents.tell(Incident("source lost", self.name, f"{told}. It is tried again"))
@@ -289,7 +293,8 @@ class LiveSource(Closable):
     def _gives_up(self, error: MediaError, since_s: float, *, first: bool) -> bool:
         """Return whether a fault ends the source."""
         if first:
-            return not self._options.wait and (not _may_pass(error) or since_s > FIRST_TRIES_S)
+            passing = _may_pass(error, worked=False)
+            return not self._options.wait and (not passing or since_s > FIRST_TRIES_S)
         limit_s = self._options.give_up_after_s
         return limit_s is not None and since_s > limit_s
 
@@ -316,20 +321,29 @@ class LiveSource(Closable):
         frame.picture.pts, frame.picture.time_base = pts, info.time_base
         self._last_s = max(self._last_s, pts * info.time_base)
         self._seen_at = monotonic()
+        self._clock.lag_s(frame.time_s, self._seen_at)
         return frame
 
     def _follow_jump(self, time_s: Fraction) -> None:
         """Carry time on by the clock where that of the source jumps."""
         if self._shift_s is None or self._begin_s is None:
             return
-        waited_s = Fraction(round(1000 * (monotonic() - self._seen_at)), 1000)
+        present_s = self._present_s(monotonic())
         step_s = time_s + self._shift_s - self._last_s
-        if step_s < -JUMP_S or step_s > waited_s + JUMP_S:
-            self._shift_s = self._last_s + waited_s - time_s
+        if step_s < -JUMP_S or time_s + self._shift_s > present_s + JUMP_S:
+            self._shift_s = present_s - time_s
             self._cut = [True] * len(self.tracks)
             self.jumps += 1
             told = f"the clock of {self.name} jumped by {float(step_s):.1f} s; time goes on as before"
             self._incidents.tell(Incident("source jumped", self.name, told))
+
+    def _present_s(self, now_s: float) -> Fraction:
+        """Return what time it is in the result, as if its time had gone on with the clock; after all frames.
+
+        The last frame may have come late: what FFmpeg holds back shows when a read gives up.
+        """
+        present_s = self._clock.present_s(now_s)
+        return max(self._last_s, Fraction(round(1000 * (present_s or 0)), 1000)) + Fraction(1, 1000)
 
     def _moved(self, packet: Packet) -> bool:
         """Give a copied packet its place in time; return whether it has one."""
@@ -390,6 +404,6 @@ class _Description:
         return ", ".join([*video, *(codec for _, codec in self.copied)])
 
 
-def _may_pass(error: MediaError) -> bool:
-    """Return whether a fault may pass by itself: no answer, or no picture yet."""
-    return isinstance(error, Unreachable | DecodeError)
+def _may_pass(error: MediaError, *, worked: bool) -> bool:
+    """Return whether a fault may pass by itself: no answer, no picture yet, or a stream that was there once."""
+    return isinstance(error, Unreachable | DecodeError) and (worked or not isinstance(error, NotServed))

@@ -21,10 +21,9 @@ from typing import Any
 
 import av
 
-from streamderain.errors import Unreachable
-from streamderain.media.network import fault_words, network_fault
+from streamderain.media.network import fault_words, network_fault, send_at_once
 from streamderain.pacing import KeyframeGate, Pacing
-from streamderain.system.process import die_with_parent
+from streamderain.system.process import die_with_parent, leave_no_core_file
 
 _AT_ONCE = {"probesize": "32", "analyzeduration": "1", "fpsprobesize": "0"}
 """NUT names its streams; looking for longer only delays the first packet."""
@@ -57,6 +56,7 @@ class Order:
 def main() -> None:
     """Carry packets until standard input ends."""
     die_with_parent(int(sys.argv[1]))
+    leave_no_core_file()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # whoever started this ends it
     with FileIO(0, closefd=False) as pipe:
@@ -68,7 +68,7 @@ def main() -> None:
             _publish(pipe, order)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             fault = network_fault(order.address, error, fault_words(error), publishing=True)
-            _say(error=str(fault), refused=not isinstance(fault, Unreachable))
+            _say(error=str(fault), kind=type(fault).__name__)
             os._exit(1)  # closing a broken connection may hang
     _say(done=True)
 
@@ -84,6 +84,7 @@ def _publish(pipe: FileIO, order: Order) -> None:
         for stream, template in zip(streams, source.streams, strict=True):
             stream.metadata.update(template.metadata)
         target.start_encoding()
+        send_at_once()
         _say(ready=True)
         _carry(source, target, streams, order.max_lag_s)
 

@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Any
 
 from streamderain.addresses import redact_address
-from streamderain.errors import MediaError, OpenError, Unreachable
+from streamderain.errors import MediaError, NotServed, OpenError, Unreachable
 from streamderain.events import Incident, Incidents
 from streamderain.media.writing.container import ContainerOutlet
 from streamderain.media.writing.packets import duplicate
@@ -48,6 +48,8 @@ STALE_S = 1.0
 
 _HELD_S = 5.0
 """A connection that held for so long was a good one: the next one is sought without a pause."""
+
+_FAULTS = {kind.__name__: kind for kind in (OpenError, Unreachable, NotServed)}
 
 _PIPE_BYTES = 1 << 20
 
@@ -209,7 +211,7 @@ class Publisher:
         if said.get("ready"):
             self._ready, self._moved_at = True, monotonic()
         if "error" in said:
-            self.fault = (OpenError if said["refused"] else Unreachable)(said["error"])
+            self.fault = _FAULTS[said["kind"]](said["error"])
         self.lost = said.get("lost", self.lost)
         self._done = self._done or bool(said.get("done"))
 
@@ -387,7 +389,7 @@ class NetworkOutlet:
         self._lost_at = now if self._lost_at is None else self._lost_at
         self.abort()
         self._gate.shut()
-        refused = not isinstance(error, Unreachable)
+        refused = not isinstance(error, Unreachable) or (isinstance(error, NotServed) and not self.worked)
         if not (self.worked or self._waits) and (refused or now - self._began > FIRST_TRIES_S):
             raise error
         if str(error) != self._told:

@@ -1,0 +1,3 @@
+"""The command `python -m benchmarks soak`; see `benchmarks.live`."""
+
+from benchmarks.live import soak as soak
