@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import av
 
@@ -24,7 +25,8 @@ LIVE_TIMEOUTS_S = (5.0, 3.0)
 _UDP_BYTES = 7 * 188
 """As many packets of a transport stream as fit into a frame of Ethernet."""
 
-_ENCRYPTED = ("rtsps", "https", "rtmps", "hls")
+_ENCRYPTED_PORTS = {"rtsps": 322, "https": 443, "rtmps": 443}
+_ENCRYPTED = (*_ENCRYPTED_PORTS, "hls")
 
 
 def scheme_of(address: str) -> str:
@@ -58,9 +60,14 @@ def target_options(address: str, options: ReadOptions) -> dict[str, str]:
     found: dict[str, str] = {}
     if scheme in ("rtsp", "rtsps"):
         found["rtsp_transport"] = options.rtsp_transport
-    if scheme == "udp":
-        found["pkt_size"] = str(_UDP_BYTES)
     return found | _tls_options(scheme, options)
+
+
+def target_address(address: str) -> str:
+    """Return an address as it is published to: over UDP with whole packets of the transport stream."""
+    if scheme_of(address) != "udp" or "pkt_size=" in address:
+        return address
+    return f"{address}{'&' if '?' in address else '?'}pkt_size={_UDP_BYTES}"
 
 
 def fault_words(error: Exception) -> str:
@@ -68,7 +75,9 @@ def fault_words(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or type(error).__name__).lower()
 
 
-def network_fault(address: str, error: Exception, reason: str, *, publishing: bool = False) -> OpenError:
+def network_fault(
+    address: str, error: Exception, reason: str, *, publishing: bool = False, verified: bool = False
+) -> OpenError:
     """Return what is wrong with an address that did not open, or closed.
 
     Args:
@@ -76,8 +85,14 @@ def network_fault(address: str, error: Exception, reason: str, *, publishing: bo
         error: What FFmpeg raised.
         reason: FFmpeg's words.
         publishing: Whether it is a target.
+        verified: Whether its certificate has to be valid.
     """
     name = redact_address(address)
+    if verified and scheme_of(address) in _ENCRYPTED and (untrusted := _certificate_fault(address)):
+        return OpenError(
+            f"{name} has a certificate that this machine does not trust: {untrusted}. Add its authority to "
+            "the system's, or leave --tls-verify out"
+        )
     if isinstance(error, av.error.HTTPUnauthorizedError):
         return OpenError(f"{name} refuses the user name and password, or wants some; check them")
     if isinstance(error, av.error.HTTPForbiddenError):
@@ -90,6 +105,25 @@ def network_fault(address: str, error: Exception, reason: str, *, publishing: bo
     if publishing:
         return Unreachable(f"{name} takes no stream: {reason}. Check the address and the server")
     return Unreachable(f"{name} cannot be opened: {reason}. Check the address and the network")
+
+
+def _certificate_fault(address: str) -> str:
+    """Return why a server's certificate is not trusted; empty where it is, or nobody answers.
+
+    FFmpeg tells a refused certificate by the same words as a broken connection.
+    """
+    parts = urlsplit(address)
+    port = parts.port or _ENCRYPTED_PORTS.get(parts.scheme.lower(), 443)
+    try:
+        with (
+            socket.create_connection((parts.hostname or "", port), timeout=LIVE_TIMEOUTS_S[1]) as plain,
+            ssl.create_default_context().wrap_socket(plain, server_hostname=parts.hostname),
+        ):
+            return ""
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_message
+    except (OSError, ValueError):
+        return ""
 
 
 def send_at_once() -> None:

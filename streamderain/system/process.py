@@ -172,7 +172,7 @@ def die_with_parent(parent_pid: int) -> None:
 def hide_secrets(arguments: Sequence[str]) -> None:
     """Keep secrets in a command line from others: show it without them, and let a crash leave no core file.
 
-    Does nothing where there are none. Before it is called they can be seen, for the time Python takes to start.
+    Does nothing where there are none. Until it is called they can be seen: as long as Python takes to start.
 
     Args:
         arguments: The command line.

@@ -25,11 +25,14 @@ def main() -> None:
     pool.set_max_threads(16)
     server.set_thread_pool(pool)
     user = order.get("user", "")
+    role = user or "anybody"
     if user or order.get("certificate"):
         auth = GstRtspServer.RTSPAuth()
         if user:
             auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
             auth.add_digest(user, order["password"], token(user))
+        else:
+            auth.set_default_token(token(role))
         if order.get("certificate"):
             auth.set_tls_certificate(Gio.TlsCertificate.new_from_file(order["certificate"]))
         server.set_auth(auth)
@@ -41,11 +44,10 @@ def main() -> None:
         if mount.get("record"):
             factory.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
             factory.set_latency(0)
-        if user:
-            roles = GstRtspServer.RTSPPermissions()
-            for role in ("media.factory.access", "media.factory.construct"):
-                roles.add_permission_for_role(user, role, True)
-            factory.set_permissions(roles)
+        roles = GstRtspServer.RTSPPermissions()
+        for right in ("media.factory.access", "media.factory.construct"):
+            roles.add_permission_for_role(role, right, True)
+        factory.set_permissions(roles)
         mounts.add_factory(path, factory)
     if not server.attach(None):
         raise SystemExit("the server cannot listen")

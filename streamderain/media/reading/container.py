@@ -66,14 +66,14 @@ def open_container(path: str, pipe: Pipe | None = None, options: ReadOptions = _
         ) from error
     except av.error.PermissionError as error:
         if hwaccel == "none":
-            raise _explained(path, name, error) from (None if network else error)
+            raise _explained(path, name, error, options) from (None if network else error)
         raise OpenError(
             f"{name} cannot be decoded by --hwaccel {hwaccel}: no NVIDIA GPU with a decoder answers "
             "here; leave --hwaccel out"
         ) from None
     except (av.error.FFmpegError, OSError) as error:
         # FFmpeg's own error holds the address with its password: nothing of it may show in a traceback.
-        raise _explained(path, name, error) from (None if network else error)
+        raise _explained(path, name, error, options) from (None if network else error)
     if container.format.name == "avi":
         # AVI stores no display times, and those that FFmpeg makes up for H.264 with B-frames are out of
         # order; without them each frame carries the time at which the decoder gave it, which is right.
@@ -167,10 +167,10 @@ def _standard_input_is_a_file() -> bool:
         return False
 
 
-def _explained(path: str, name: str, error: Exception) -> OpenError:
+def _explained(path: str, name: str, error: Exception, options: ReadOptions) -> OpenError:
     """Return what is wrong with a source that FFmpeg did not open."""
     if is_address(path):
-        return network_fault(path, error, fault_words(error))
+        return network_fault(path, error, fault_words(error), verified=options.tls_verify)
     if isinstance(error, PermissionError):
         return OpenError(f"{name} may not be read by this user; check its permissions")
     if is_pipe(path):

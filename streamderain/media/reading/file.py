@@ -94,6 +94,7 @@ class FileSource(Closable):
                 self.tracks = self._make_tracks(time_range)
             self.copied = tuple(stream for stream in self.container.streams if _is_copied(stream))
             self.damage.forget_before(float(self.offset_s))
+            self._is_live = is_address(path) and not self.container.duration
             self._fault = self._jpeg_fault()
             if self._fault == "missing":
                 raise DecodeError(
@@ -106,7 +107,7 @@ class FileSource(Closable):
     @property
     def is_live(self) -> bool:
         """Whether it is an address whose end nobody knows: a camera, not a file on a server."""
-        return is_address(self.path) and not self.container.duration
+        return self._is_live
 
     @property
     def is_open_playlist(self) -> bool:

@@ -405,5 +405,5 @@ class _Description:
 
 
 def _may_pass(error: MediaError, *, worked: bool) -> bool:
-    """Return whether a fault may pass by itself: no answer, no picture yet, or a stream that was there once."""
+    """Return whether a fault may pass: no answer, no picture yet, or a stream that was there once."""
     return isinstance(error, Unreachable | DecodeError) and (worked or not isinstance(error, NotServed))

@@ -11,7 +11,7 @@ import av
 from av.stream import Disposition
 
 from streamderain.events import Incidents
-from streamderain.media.network import target_options
+from streamderain.media.network import target_address, target_options
 from streamderain.media.side_data import display_matrix
 from streamderain.media.track import MediaSource, VideoTrack
 from streamderain.media.writing.codecs import EncoderSettings, settle
@@ -268,7 +268,7 @@ class _Opening:
             order = Order(str(target.path), "hls", self._playlist_options(target), max_lag_s)
         else:
             options = {"flush_packets": "1", **target_options(target.address, self._live.read)}
-            order = Order(target.address, target.muxer, options, max_lag_s)
+            order = Order(target_address(target.address), target.muxer, options, max_lag_s)
         outlets.append(
             NetworkOutlet(
                 order,

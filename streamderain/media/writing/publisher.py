@@ -67,7 +67,9 @@ def main() -> None:
         try:
             _publish(pipe, order)
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            fault = network_fault(order.address, error, fault_words(error), publishing=True)
+            verified = order.options.get("tls_verify") == "1"
+            words = fault_words(error)
+            fault = network_fault(order.address, error, words, publishing=True, verified=verified)
             _say(error=str(fault), kind=type(fault).__name__)
             os._exit(1)  # closing a broken connection may hang
     _say(done=True)

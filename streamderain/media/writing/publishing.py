@@ -271,6 +271,7 @@ class NetworkOutlet:
         self._backoff = Backoff()
         self._lost_at: float | None = None
         self._told = ""
+        self._fault: MediaError | None = None
         self._next_at = self._began = monotonic()
         self._written_bytes = 0
         self._clock_offset_s: float | None = None
@@ -314,10 +315,16 @@ class NetworkOutlet:
             self._send(lambda container: container.copy(packet))
 
     def finish(self) -> None:
-        """End the stream."""
+        """End the stream.
+
+        Raises:
+            MediaError: The target has never taken anything.
+        """
         container, self._container = self._container, None
         if container is None:
             self._drop_publisher()
+            if not self.worked:
+                raise self._fault or Unreachable(f"{self.name} has taken nothing: there was no time for it")
             return
         try:
             container.finish()
@@ -387,6 +394,7 @@ class NetworkOutlet:
         if publisher.is_ready and publisher.held_s > _HELD_S:
             self._backoff = Backoff()
         self._lost_at = now if self._lost_at is None else self._lost_at
+        self._fault = error
         self.abort()
         self._gate.shut()
         refused = not isinstance(error, Unreachable) or (isinstance(error, NotServed) and not self.worked)
