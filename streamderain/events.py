@@ -40,6 +40,7 @@ class TargetResult:
         kept: Path of what was done so far where that has another name; None where nothing is kept.
         error: What went wrong; empty unless it failed.
         exit_code: Of that error, else 0.
+        lost_packets: Of a live source's target: left out while it was away, stuck, or too slow.
     """
 
     target: str
@@ -48,6 +49,7 @@ class TargetResult:
     kept: str | None = None
     error: str = ""
     exit_code: int = 0
+    lost_packets: int = 0
 
 
 @dataclass(frozen=True, slots=True)

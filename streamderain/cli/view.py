@@ -150,6 +150,9 @@ class View:
 
     def _result(self, event: events.Complete, result: events.TargetResult) -> None:
         kept = "" if result.kept is None else f"; what was done is kept as {result.kept}"
+        if result.lost_packets:
+            lost = f"{result.lost_packets} packets were left out while it was away or too slow"
+            self._say(f"{result.target}: {lost}", style="yellow")
         if result.state == "failed":
             self._say(f"{result.target}: {result.error}{kept}", style="red")
         elif event.interrupted and result.state == "whole":

@@ -19,7 +19,7 @@ from streamderain.media.track import MediaSource
 from streamderain.media.writing.outputs import MediaOutput, TargetHistory, open_outputs
 from streamderain.options import RunOptions
 from streamderain.pipeline.cuts import lead_of
-from streamderain.pipeline.pipeline import Pipeline
+from streamderain.pipeline.pipeline import Counters, Pipeline
 from streamderain.runtime.base import Engine, Session, SessionOptions
 from streamderain.runtime.recovering import RecoveringSession
 from streamderain.trace import Trace
@@ -32,6 +32,9 @@ OPEN_TICK_S = 0.1
 
 FAILED_PAUSE_S = 1.0
 """A live run whose encoder, say, failed goes on after this pause."""
+
+DROPS_TOLD_EVERY_S = 10.0
+"""How often it is told that frames are being dropped."""
 
 READER_GRACE_S = 15.0
 """How long a connection may hold its reader after the run that it was for has failed."""
@@ -81,6 +84,7 @@ class Job:
         self._recovering: list[RecoveringSession] = []
         self._incidents, self._history = Incidents(), TargetHistory()
         self._earlier = _Earlier()
+        self._drops_told, self._drops_told_at = 0, 0.0
         self._recent: deque[tuple[float, int]] = deque()
 
     def run(self, tell: Observer, stop: threading.Event) -> Complete | None:
@@ -119,6 +123,7 @@ class Job:
     def _run_part(self, source: MediaSource, tell: Observer, stop: threading.Event, started: float) -> None:
         """Work as long as the source has the same streams."""
         self._earlier.has_failed = False
+        self._drops_told = 0
         with ExitStack() as cleanup:
             if not source.is_live:
                 cleanup.callback(source.close)
@@ -162,6 +167,14 @@ class Job:
     def _note_failure(self, error: StreamderainError) -> None:
         self._earlier.has_failed = True
         self._incidents.tell(Incident("engine lost", self._engine.name, f"{error}. It is tried again"))
+
+    def _note_drops(self, counters: Counters) -> None:
+        """Note now and then that frames of a live source come too late."""
+        new, now = counters.dropped - self._drops_told, perf_counter()
+        if new and now - self._drops_told_at > DROPS_TOLD_EVERY_S:
+            self._drops_told, self._drops_told_at = counters.dropped, now
+            told = f"{new} frames came too late and were dropped, the last one by {counters.lag_s:.1f} s"
+            self._incidents.tell(Incident("frames dropped", self._spec.name, told))
 
     def _tell_incidents(self, tell: Observer) -> None:
         for incident in self._incidents.drain():
@@ -257,6 +270,7 @@ class Job:
             nonlocal last_told
             if stop.is_set():
                 pipeline.stop()
+            self._note_drops(pipeline.counters)
             self._tell_incidents(tell)
             now = perf_counter()
             if now - last_told >= TELL_EVERY_S:

@@ -15,7 +15,7 @@ from streamderain.addresses import redact_address
 from streamderain.errors import NotServed, OpenError, Unreachable
 from streamderain.options import ReadOptions
 
-LIVE_SCHEMES = frozenset(("rtsp", "rtsps", "rtmp", "rtmps", "udp", "rtp", "tcp", "srt"))
+LIVE_SCHEMES = frozenset(("rtsp", "rtsps", "rtmp", "rtmps", "udp", "rtp", "tcp", "srt", "v4l2"))
 """What is live by its scheme; over HTTP it is what has no length."""
 
 FILE_TIMEOUTS_S = (10.0, 10.0)

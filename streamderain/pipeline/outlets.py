@@ -100,7 +100,8 @@ class OutletThread:
         error = self.failure
         code = 0 if error is None else getattr(error, "exit_code", PipelineError.exit_code)
         said = "" if error is None else _words(error)
-        return TargetResult(self.outlet.name, self.outlet.path, self._state, self._kept, said, code)
+        lost = self.dropped + self.outlet.lost
+        return TargetResult(self.outlet.name, self.outlet.path, self._state, self._kept, said, code, lost)
 
     def start(self) -> None:
         """Start writing."""

@@ -87,6 +87,7 @@ class Outlet(Protocol):
         drops: Whether what finds no room is dropped, up to the next keyframe, instead of being waited for.
         stale_after_s: What waited longer than this is dropped as well; None for as long as it takes.
         worked: Whether it has ever taken anything.
+        lost: Packets that it left out by itself, while it could not be written to.
         partial: Path of what is written so far where that has another name than the target; None where not.
         written_bytes: Grows as long as the target takes data; may be read from any thread.
     """
@@ -99,6 +100,10 @@ class Outlet(Protocol):
 
     @property
     def worked(self) -> bool:
+        """See the attributes."""
+
+    @property
+    def lost(self) -> int:
         """See the attributes."""
 
     @property

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -12,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
+import psutil
 import pytest
 
 from tests.support.command import Outcome, streamderain
@@ -19,7 +22,7 @@ from tests.support.live import free_port, peer, plays, transport_stream
 from tests.support.media import decoded
 from tests.support.reader import ffprobe, frame_count
 from tests.support.requirements import require
-from tests.support.runs import FAST, ended, running, wait_until
+from tests.support.runs import FAST, ended, holds, running, wait_until
 from tests.support.servers import (
     H264,
     H265,
@@ -259,10 +262,76 @@ def test_a_recording_is_published_at_its_own_pace(tmp_path: Path) -> None:
 
 
 def test_what_this_ffmpeg_does_not_speak_is_said(tmp_path: Path) -> None:
-    source = recorded("srt://127.0.0.1:9?mode=caller", tmp_path / "no.mkv")
-    assert source.code == 3
-    assert "does not speak srt" in source.err
     transport_stream(tmp_path / "a", frames=10)
     target = streamderain("run", tmp_path / "a.ts", "-o", "srt://127.0.0.1:9")
     assert target.code == 2
     assert "srt-live-transmit" in target.err
+
+
+def test_srt_is_read_by_the_program_ffmpeg(tmp_path: Path) -> None:
+    require(shutil.which("ffmpeg"), "ffmpeg")
+    clip, port, phrase = tmp_path / "clip", free_port(), "tr0ub4dor-and-3"
+    transport_stream(clip, frames=50)
+    address = f"srt://127.0.0.1:{port}?passphrase={phrase}"
+    sending = [
+        "ffmpeg",
+        "-v",
+        "quiet",
+        "-re",
+        "-stream_loop",
+        "-1",
+        "-i",
+        clip.with_suffix(".ts"),
+        "-c",
+        "copy",
+    ]
+    with subprocess.Popen([*sending, "-f", "mpegts", f"{address}&mode=listener"]) as sender:
+        try:
+            with running("run", address, "-o", tmp_path / "clean.mkv", "--wait", *FAST) as run:
+                wait_until(
+                    lambda: holds(tmp_path / "clean.partial.mkv", 3000), what="a recording", limit_s=20
+                )
+                children = psutil.Process(run.pid).children()
+                assert [child.name() for child in children] == ["ffmpeg"]
+                assert phrase not in " ".join(children[0].cmdline())
+                run.terminate()
+                code, said = ended(run)
+            assert code == 130, said
+            assert phrase not in said
+            assert not any(child.is_running() for child in children)
+        finally:
+            sender.kill()
+    assert len(decoded(tmp_path / "clean.mkv")) > 10
+    gone = recorded(address, tmp_path / "no.mkv")
+    assert gone.code == 3
+    assert "cannot be opened" in gone.err
+    assert phrase not in gone.err
+
+
+def test_a_camera_on_this_machine_is_read_by_the_program_ffmpeg(
+    tmp_path: Path,
+) -> None:
+    """No machine of these tests has a camera: a stand-in looks how it is called, and plays a clip."""
+    transport_stream(tmp_path / "clip", frames=50)
+    stand_in = tmp_path / "bin" / "ffmpeg"
+    stand_in.parent.mkdir()
+    stand_in.write_text(
+        f"""#!/bin/sh
+        copied="-c copy -f nut -flush_packets 1 pipe:1"
+        test "$*" = "-v error -f v4l2 -i /dev/video7 $copied" || exit 1
+        exec {shutil.which("ffmpeg")} -v error -re -i {tmp_path}/clip.ts $copied
+        """
+    )
+    stand_in.chmod(0o755)
+    env = {"PATH": f"{stand_in.parent}:{os.environ['PATH']}"}
+    done = recorded("v4l2:///dev/video7", tmp_path / "clean.mkv", env=env)
+    assert done.code == 0, done.err
+    assert len(decoded(tmp_path / "clean.mkv")) == 25
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    missing = recorded("v4l2:///dev/video7", tmp_path / "no.mkv", env={"PATH": str(empty)})
+    assert missing.code == 3
+    assert "ffmpeg, which is not installed" in missing.err
+    real = recorded("v4l2:///dev/video7", tmp_path / "no.mkv")
+    assert real.code == 3
+    assert "no such file or directory" in real.err

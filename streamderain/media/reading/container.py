@@ -16,11 +16,23 @@ from av.container import Flags, InputContainer
 
 from streamderain.addresses import STANDARD_INPUT, display_name, is_address
 from streamderain.errors import DecodeError, MediaError, OpenError, UnsupportedFormat
-from streamderain.media.network import fault_words, network_fault, network_options, timeouts_s
+from streamderain.media.network import (
+    fault_words,
+    network_fault,
+    network_options,
+    scheme_of,
+    timeouts_s,
+)
+from streamderain.media.reading.ffmpeg_program import SCHEMES, FfmpegProgram
 from streamderain.media.reading.pipe import Pipe
 from streamderain.options import ReadOptions
 
 _STANDARD_INPUT_DESCRIPTOR = 0
+
+_PROMPT = {"probesize": "100000", "analyzeduration": "500000", "fpsprobesize": "0"}
+"""How FFmpeg opens what the program sends: it named its streams, and more is only delay."""
+
+_PROGRAM_BUFFER = 4096
 
 _TEXT_FORMATS = {"tty", "bin", "xbin", "idf", "adf"}
 _MOV = {".mp4", ".mov", ".m4v", ".3gp", ".qt"}
@@ -51,12 +63,14 @@ def open_container(path: str, pipe: Pipe | None = None, options: ReadOptions = _
     network = is_address(path)
     if path != STANDARD_INPUT and not network:
         check_file(path)
+    program = isinstance(pipe, FfmpegProgram)
     try:
         target: Any = _target(path) if pipe is None else pipe
         container: InputContainer = av.open(
             target,
-            options=network_options(path, options) if network else {},
-            timeout=timeouts_s(path) if network else None,
+            options=_PROMPT if program else network_options(path, options) if network else {},
+            timeout=timeouts_s(path) if network and not program else None,
+            buffer_size=_PROGRAM_BUFFER if program else 32768,
             metadata_errors="replace",
             hwaccel=_hardware(hwaccel),
         )
@@ -72,6 +86,8 @@ def open_container(path: str, pipe: Pipe | None = None, options: ReadOptions = _
             "here; leave --hwaccel out"
         ) from None
     except (av.error.FFmpegError, OSError) as error:
+        if isinstance(pipe, FfmpegProgram):
+            raise pipe.fault(path) from None
         # FFmpeg's own error holds the address with its password: nothing of it may show in a traceback.
         raise _explained(path, name, error, options) from (None if network else error)
     if container.format.name == "avi":
@@ -89,7 +105,15 @@ def _hardware(hwaccel: str) -> HWAccel | None:
 
 
 def pipe_of(path: str, stop: threading.Event) -> Pipe | None:
-    """Return what reads a source that is a pipe; None for others. See `Pipe` for `stop`."""
+    """Return what reads a source that is a pipe, or that a program reads; None for others.
+
+    See `Pipe` for `stop`.
+
+    Raises:
+        OpenError: The program is missing.
+    """
+    if scheme_of(path) in SCHEMES:
+        return FfmpegProgram(path, stop)
     return Pipe(_STANDARD_INPUT_DESCRIPTOR, stop) if is_pipe(path) else None
 
 

@@ -75,7 +75,11 @@ class Demuxer:
         self._picture_at = monotonic()
         self._pipe = pipe_of(path, stop)
         self.was_ended = False
-        self.container = open_container(path, self._pipe, options)
+        try:
+            self.container = open_container(path, self._pipe, options)
+        except BaseException:
+            self._close_pipe()
+            raise
         self.damage = Damage()
         self.warnings: list[str] = []
         self.repaired_packets = 0
@@ -91,8 +95,17 @@ class Demuxer:
             self.decoders = self._make_decoders()
             self.firsts = self._look_ahead()
         except BaseException:
-            self.container.close()
+            self.close()
             raise
+
+    def close(self) -> None:
+        """Release the container, and what feeds it. Idempotent."""
+        self.container.close()
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        if self._pipe is not None:
+            self._pipe.close()
 
     def _make_decoders(self) -> list[VideoDecoder]:
         streams = [stream for stream in self.container.streams.video if not is_cover(stream)]

@@ -101,7 +101,7 @@ class FileSource(Closable):
                     f"{self.name} ends before its picture begins; copy it again from the camera"
                 )
         except BaseException:
-            self._demuxer.container.close()
+            self._demuxer.close()
             raise
 
     @property
@@ -221,7 +221,7 @@ class FileSource(Closable):
         self._closed = True
         self._primed.clear()
         self.copied = ()
-        self._demuxer.container.close()
+        self._demuxer.close()
 
     def _jpeg_fault(self) -> str:
         stream = self.tracks[0].stream
@@ -258,7 +258,7 @@ class FileSource(Closable):
             if self._prime(time_range) and self._came_early_enough():
                 return
         if seekable and self._demuxer.was_moved:
-            self._demuxer.container.close()
+            self._demuxer.close()
             self._demuxer = Demuxer(self.path, self._options, self._stop)
         if not self._prime(time_range):
             raise ConfigError(

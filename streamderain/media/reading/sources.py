@@ -89,6 +89,8 @@ def find_sources(source: str | Sequence[str], options: ReadOptions) -> list[Sour
     if is_address(source):
         return [SourceSpec("video", _address_name(source), (Path(redact_address(source)),), source)]
     path = Path(source)
+    if path.is_char_device() and path.name.startswith("video"):
+        return [SourceSpec("video", f"{path.name}.mkv", (path,), f"v4l2://{path.absolute()}")]
     if path.is_dir():
         return _specs_of(_files_in(path), options, place=f"the folder {source}", folder=path)
     if _GLOB.search(source) and not path.exists():

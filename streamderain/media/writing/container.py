@@ -129,6 +129,7 @@ class ContainerOutlet:
         self._sink = sink
         self._lock = threading.Lock()
         self.may_pause = isinstance(sink, StandardOutput)
+        self.lost = 0
         self.drops, self.stale_after_s = drops, stale_after_s
         self.origin_s = Fraction(0)
         self._notes: list[tuple[VideoEncoder, Callable[[int], None]]] = []

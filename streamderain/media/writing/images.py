@@ -45,6 +45,7 @@ class ImageOutlet:
         self.name = name
         self.path = str(Path(name).absolute())
         self.may_pause = self.drops = False
+        self.lost = 0
         self.stale_after_s: float | None = None
         self.partial: str | None = None
         self.written_bytes = 0

@@ -27,6 +27,9 @@ DEFAULT_SPLIT_S = 60.0
 STAMP = "-%Y%m%d-%H%M%S"
 """What is put into a name that has no time in it."""
 
+REMOVED_AT_MOST = 100
+"""Files of a run that never worked that are removed: those of its first seconds."""
+
 HELD_BYTES_AT_MOST = 32 << 20
 """Packets of sound that wait for the pictures of their time."""
 
@@ -170,7 +173,6 @@ class RecordingOutlet:
         MediaError: The first file cannot be opened.
     """
 
-    partial = None
     may_pause = False
     stale_after_s: float | None = None
     worked = True
@@ -201,9 +203,15 @@ class RecordingOutlet:
         self._lost_at: float | None = None
         self._next_at = 0.0
         self._kept: str | None = None
+        self._made: deque[Path] = deque(maxlen=REMOVED_AT_MOST)
         names.adopt()
         self._file: ContainerOutlet | None = self._opened()
         self.path = self._file.path
+
+    @property
+    def partial(self) -> str | None:
+        """See `Outlet`."""
+        return None if self._file is None else self._file.partial
 
     @property
     def written_bytes(self) -> int:
@@ -263,10 +271,13 @@ class RecordingOutlet:
         return kept if file is None else file.leave()
 
     def abort(self) -> None:
-        """Remove the last file. Idempotent, never raises."""
+        """Remove what was written. Idempotent, never raises."""
         file, self._file = self._file, None
         if file is not None:
             file.abort()
+        while self._made:
+            with contextlib.suppress(OSError):
+                self._made.pop().unlink()
 
     def _mux(self, packet: Any) -> None:
         time_s = None if packet.dts is None else packet.dts * packet.time_base
@@ -286,7 +297,8 @@ class RecordingOutlet:
             self._begin(file, time_s)
         if time_s is not None:
             self._write_held_before(time_s)
-        self._attempt(lambda: file.mux([packet]))
+        if self._file is file:  # which the sound may have ended: its disk is full
+            self._attempt(lambda: file.mux([packet]))
 
     def _begin(self, file: ContainerOutlet, time_s: Fraction) -> None:
         self._began_s = time_s
@@ -322,6 +334,7 @@ class RecordingOutlet:
             return
         try:
             file.finish()
+            self._made.append(Path(file.path))
         except MediaError as error:
             file.leave()
             self._tell_lost(error)

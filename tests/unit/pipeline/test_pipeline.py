@@ -93,6 +93,7 @@ class FakeOutlet:
     drops: bool = False
     stale_after_s: float | None = None
     worked: bool = True
+    lost: int = 0
     partial: str | None = "/out.partial.mkv"
     muxed: list[Any] = field(default_factory=list)
     copied: list[Any] = field(default_factory=list)
