@@ -23,7 +23,7 @@ import av
 import click
 import psutil
 
-from benchmarks.camera import camera
+from benchmarks.camera import CLOCK_HZ, camera
 from benchmarks.footage import write_footage
 from benchmarks.results_file import json_option, report
 from benchmarks.rtsp_relay import Relay
@@ -33,6 +33,11 @@ JITTER_S = 0.006
 MATCHED_FRAMES = 100
 SETTLED_FRAMES = 50
 """Frames until the engine is warm and its neighbours are there."""
+
+OVERLOAD = 6
+"""How many times the rate of the other measurements that of a camera is which is far too quick."""
+
+OVERLOAD_STEP_S = 5
 
 LIMIT_S = 60.0
 """How long anything is waited for."""
@@ -140,6 +145,8 @@ def live(size: str, rate: int, seconds: int, options: str, path: str | None) -> 
         ):
             ahead_s = 0.0 if name == "causal" else 1 / rate
             result[name] = _measured(clip, rate * seconds, ahead_s, (*options.split(), *more))
+        write_camera_clip(clip, width=width, height=height, rate_fps=OVERLOAD * rate)
+        result["overload"] = _overloaded(clip, OVERLOAD * rate, seconds, options.split())
     report(result, path)
 
 
@@ -159,6 +166,26 @@ def _measured(clip: Path, frames: int, ahead_s: float, options: Sequence[str]) -
         "frames": len(late_ms),
         "beyond_look_ahead_ms": _percentiles(late_ms[SETTLED_FRAMES:]),
         "in_passing_of": round(frames / max(1, len(late_ms)), 3),
+    }
+
+
+def _overloaded(clip: Path, rate_fps: int, seconds: int, options: Sequence[str]) -> dict[str, Any]:
+    """Measure a camera that is far too quick: what comes out has to stay at the present."""
+    with Relay() as relay, camera(clip, relay.address("/camera")), derained(relay, *options):
+        frames = await_frames(relay, "/clean", 1)
+        behind_s = []
+        for _ in range(max(2, seconds // OVERLOAD_STEP_S)):
+            time.sleep(OVERLOAD_STEP_S)
+            (first_at, _), (last_at, _) = frames[0], frames[-1]
+            behind_s.append(last_at - first_at - _since(frames[0], frames[-1]) / CLOCK_HZ)
+        span_s = frames[-1][0] - frames[0][0]
+        camera_fps = len(relay.streams["/camera"].frames) / (
+            relay.streams["/camera"].frames[-1][0] - relay.streams["/camera"].frames[0][0]
+        )
+    return {
+        "camera_fps": round(camera_fps, 1),
+        "clean_fps": round(len(frames) / span_s, 1),
+        "behind_s": {"early": round(behind_s[0], 3), "late": round(behind_s[-1], 3)},
     }
 
 

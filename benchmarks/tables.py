@@ -134,6 +134,47 @@ def _run(row: dict[str, Any]) -> tuple[str, int, str]:
     return row["scene"], row["width"], row["preset"]
 
 
+def _live() -> str:
+    result = read("live")
+    names = {
+        "look-ahead": "one frame of look-ahead (default)",
+        "causal": "`--causal`",
+        "identity": "without network",
+    }
+    rows = []
+    for name, shown in names.items():
+        row = result[name]
+        late = (f"{row['beyond_look_ahead_ms'][place]:.0f}" for place in ("p50", "p90", "p99", "max"))
+        first_s = f"{row['keyframe_to_first_frame_s']:.2f} ({row['process_to_first_frame_s']:.2f})"
+        rows.append((shown, *late, first_s))
+    first = "s from the first keyframe (from the command) to the first frame"
+    over = result["overload"]
+    told = (
+        f"Overload: of a camera with {over['camera_fps']:.0f} frames/s {over['clean_fps']:.1f} come out, "
+        f"{over['behind_s']['early']:.2f} s late at first and {over['behind_s']['late']:.2f} s at the end."
+    )
+    header = ("", "ms, median", "90 %", "99 %", "most", first)
+    return f"{_rows(header, rows)}\n\n{told}\n\n{_machine(result)}."
+
+
+def _live_soak() -> str:
+    result = read("soak")
+    names = {
+        "rss_bytes": ("memory of all its processes, MB", 1e-6),
+        "descriptors": ("file descriptors", 1),
+        "threads": ("threads", 1),
+        "processes": ("processes", 1),
+        "latency_s": ("latency, ms", 1000),
+    }
+    rows = []
+    for name, (shown, unit) in names.items():
+        row = result[name]
+        rows.append((shown, f"{unit * row['early']:.1f}", f"{unit * row['late']:.1f}", f"{row['ratio']:.3f}"))
+    header = ("", "second quarter", "last quarter", "ratio")
+    spent = f"{result['minutes']} minutes of the stream, {result['losses']} losses of the source"
+    return f"{_rows(header, rows)}\n\n{spent}. {_machine(result)}."
+
+
 def _startup() -> str:
     result = read("startup")
     names = {
@@ -232,6 +273,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "clip-length": _clip_length,
     "streams": _streams,
     "soak": _soak,
+    "live": _live,
+    "live-soak": _live_soak,
     "training": _training,
     "packages": packages,
 }

@@ -72,9 +72,10 @@ class KeyframeGate:
         self._open: set[int] | None = None
         self.lost = 0
 
-    def shut(self) -> None:
-        """Note that packets were lost."""
+    def shut(self, *, lost: int = 0) -> None:
+        """Note that packets were lost, and count them."""
         self._open = set()
+        self.lost += lost
 
     def passes(self, stream: int, *, is_keyframe: bool) -> bool:
         """Return whether a packet of a video can be used."""

@@ -168,7 +168,8 @@ class OutletThread:
         with self._changed:
             if self.outlet.drops:
                 if self._queued_bytes >= QUEUE_BYTES:
-                    self._full.shut()
+                    self._full.shut(lost=1)
+                    return
                 if not waiting.passes(self._full):
                     return
             while self.is_writing and self._queued_bytes >= QUEUE_BYTES and not self.outlet.drops:
@@ -227,7 +228,8 @@ class OutletThread:
         """Return whether a packet may still be written: what waited too long is worth nothing live."""
         limit_s = self.outlet.stale_after_s
         if limit_s is not None and monotonic() - waiting.since > limit_s:
-            self._stale.shut()
+            self._stale.shut(lost=1)
+            return False
         return waiting.passes(self._stale)
 
     def _finish(self) -> None:

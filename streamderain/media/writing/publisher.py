@@ -103,8 +103,7 @@ def _carry(source: Any, target: Any, streams: list[Any], max_lag_s: float | None
         time_s = packet.dts * packet.time_base
         is_video = packet.stream.type == "video"
         if is_video and pacing is not None and pacing.is_late(float(time_s), monotonic()):
-            gate.shut()
-            gate.lost += 1
+            gate.shut(lost=1)
             continue
         if is_video:
             passes = gate.passes(packet.stream_index, is_keyframe=packet.is_keyframe)

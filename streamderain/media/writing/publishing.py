@@ -108,8 +108,12 @@ class Publisher:
 
     @property
     def held_s(self) -> float:
-        """Seconds since the process was started."""
+        """Seconds since the target was connected to."""
         return monotonic() - self._began
+
+    def connect(self) -> None:
+        """Note that the header comes now: from here on the target has to answer."""
+        self._began = self._moved_at = monotonic()
 
     def write(self, data: bytes) -> int:
         """Hand over all of `data`; return its length.
@@ -272,7 +276,7 @@ class NetworkOutlet:
         self._lost_at: float | None = None
         self._told = ""
         self._fault: MediaError | None = None
-        self._next_at = self._began = monotonic()
+        self._next_at = self._began = 0.0
         self._written_bytes = 0
         self._clock_offset_s: float | None = None
         # Already now: while the first frames are computed, it starts.
@@ -301,8 +305,7 @@ class NetworkOutlet:
         """
         for packet in packets:
             if self._container is None and not (packet.is_keyframe and self._begin()):
-                self._gate.shut()
-                self._gate.lost += 1
+                self._gate.shut(lost=1)
             elif self._gate.passes(packet.stream_index, is_keyframe=packet.is_keyframe):
                 self._pace(packet)
                 self._send(lambda container, packet=packet: container.mux([packet]))  # type: ignore[misc]
@@ -310,7 +313,7 @@ class NetworkOutlet:
     def copy(self, packet: Any) -> None:
         """Send a copied packet, or count one that cannot be sent; see `mux`."""
         if self._container is None:
-            self._gate.lost += 1
+            self._gate.shut(lost=1)
         elif self._gate.passes_beside():
             self._send(lambda container: container.copy(packet))
 
@@ -352,6 +355,8 @@ class NetworkOutlet:
         if monotonic() < self._next_at:
             return False
         self._publisher = self._publisher or Publisher(self._order)
+        self._publisher.connect()
+        self._began = self._began or monotonic()
         try:
             self._container = self._open_container(self._publisher)
         except MediaError as error:

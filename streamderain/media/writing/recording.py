@@ -286,8 +286,7 @@ class RecordingOutlet:
             self._write_held_before(time_s)
             self._close_file()
         if self._file is None and not (parts and self._try_to_open()):
-            self._gate.shut()
-            self._gate.lost += 1
+            self._gate.shut(lost=1)
             return
         if not self._gate.passes(packet.stream_index, is_keyframe=packet.is_keyframe):
             return

@@ -15,6 +15,9 @@ import pytest
 from streamderain.errors import DecodeError, InferenceError, MediaError, OutputFull, StageFailed
 from streamderain.frame import Frame, Geometry, Planes, StreamInfo
 from streamderain.models import ModelCard, load_model
+from streamderain.pipeline import outlets
+from streamderain.pipeline import pipeline as pipeline_module
+from streamderain.pipeline.outlets import OutletThread
 from streamderain.pipeline.pipeline import Pipeline
 from streamderain.runtime.identity import IdentityEngine
 
@@ -470,3 +473,110 @@ def test_files_wait_for_every_frame(model: ModelCard) -> None:
     )
     pipeline.run()
     assert (pipeline.counters.dropped, pipeline.counters.frames_out) == (0, 20)
+
+
+# Targets of live sources.
+
+
+@dataclass
+class Coded:
+    """A packet as an encoder gives it."""
+
+    number: int
+    is_keyframe: bool = False
+    size: int = 1
+    stream_index: int = 0
+
+
+def written(target: OutletThread, outlet: FakeOutlet, packets: Sequence[Coded]) -> list[int]:
+    """Give packets to a thread one by one, let it end, and return which of them were written."""
+    for packet in packets:
+        target.mux([packet])
+    outlet.released.set()
+    target.finish()
+    target.join(10)
+    return [packet.number for packet in outlet.muxed]
+
+
+def threaded(outlet: FakeOutlet) -> OutletThread:
+    target = OutletThread(outlet, is_alone=lambda: False, ended=lambda: None)
+    target.start()
+    return target
+
+
+def test_a_live_target_drops_what_finds_no_room_up_to_the_next_keyframe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outlets, "QUEUE_BYTES", 4)
+    outlet = FakeOutlet(drops=True, stuck_at=0)
+    target = threaded(outlet)
+    target.mux([Coded(0, is_keyframe=True)])
+    wait_for(lambda: not target._queue)
+    # Number 0 is being written, 1 to 3 find room, 4 does not, and 5 leans on it.
+    for number in range(1, 6):
+        target.mux([Coded(number)])
+    target.copy(Coded(100))
+    outlet.released.set()
+    wait_for(lambda: len(outlet.muxed) == 4)
+    assert written(target, outlet, [Coded(6), Coded(7, is_keyframe=True), Coded(8)]) == [0, 1, 2, 3, 7, 8]
+    assert target.result.lost_packets == 4
+    assert outlet.copied == []
+
+
+def test_a_live_target_leaves_out_what_waited_too_long() -> None:
+    outlet = FakeOutlet(drops=True, stale_after_s=0.2, stuck_at=0)
+    target = threaded(outlet)
+    for number in range(3):
+        target.mux([Coded(number, is_keyframe=number != 1)])
+    time.sleep(0.4)
+    outlet.released.set()
+    wait_for(lambda: not target._queue)
+    assert written(target, outlet, [Coded(3), Coded(4, is_keyframe=True), Coded(5)]) == [0, 4, 5]
+
+
+def test_a_live_run_whose_target_never_worked_ends_with_nothing_written(model: ModelCard) -> None:
+    source = FakeSource(count=1000, delay_s=0.01, is_live=True)
+    good, bad = FakeOutlet("good.mkv"), FakeOutlet("bad", fail_at=0, worked=False)
+    engine = IdentityEngine(model)
+    sessions = [engine.session(stream.geometry) for stream in source.streams]
+    pipeline = Pipeline(source, sessions, [FakeOutput([FakeEncoder()], [good, bad])])
+    with pytest.raises(OutputFull):
+        pipeline.run()
+    assert good.ended == "aborted"
+    assert source.read < 500
+
+
+def test_a_live_run_goes_on_without_a_target_that_worked(model: ModelCard) -> None:
+    source = FakeSource(count=30, is_live=True)
+    good, bad = FakeOutlet("good.mkv"), FakeOutlet("bad", fail_at=3)
+    engine = IdentityEngine(model)
+    sessions = [engine.session(stream.geometry) for stream in source.streams]
+    Pipeline(source, sessions, [FakeOutput([FakeEncoder()], [good, bad])]).run()
+    assert good.ended == "finished"
+    assert len(good.muxed) == 30  # 29 frames and what the encoder held
+
+
+def test_a_live_source_that_comes_ever_later_is_opened_anew(
+    model: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_module, "HOPELESS_S", 0.2)
+
+    class Slow(FakeSource):
+        refreshed = 0
+
+        def refresh(self) -> bool:
+            self.refreshed += 1
+            return True
+
+    source = Slow(count=40, delay_s=0.06, is_live=True)  # of 25 frames a second
+    engine = IdentityEngine(model)
+    sessions = [engine.session(stream.geometry) for stream in source.streams]
+    Pipeline(source, sessions, [FakeOutput([FakeEncoder()], [FakeOutlet()])], max_latency_s=0.1).run()
+    assert source.refreshed >= 1
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
