@@ -127,12 +127,15 @@ class View:
         if self._bar is not None and self._task is not None:
             limit = (_limit(event.limited_by) + left).removeprefix(", ")
             self._bar.update(self._task, completed=event.frames_out, fps=rate_text(event.fps), limit=limit)
-        elif not self._quiet and monotonic() - self._last_line >= LINE_EVERY_S:
+        elif not self._quiet and monotonic() - self._last_line >= _line_every_s(event):
             self._last_line = monotonic()
             of = f" of {event.frames}" if event.frames else ""
             eta = f", {event.eta_s:.0f} s left" if event.eta_s is not None else ""
             limit = _limit(event.limited_by)
-            self._say(f"{event.frames_out}{of} frames, {rate_text(event.fps)} frames/s{eta}{limit}{left}")
+            dropped = f", {event.dropped} dropped" if event.dropped else ""
+            passed = f", {event.passed} passed unprocessed" if event.passed else ""
+            speed = f"{rate_text(event.fps)} frames/s"
+            self._say(f"{event.frames_out}{of} frames, {speed}{dropped}{passed}{eta}{limit}{left}")
 
     def _complete(self, event: events.Complete) -> None:
         self._stop_bar()
@@ -214,6 +217,12 @@ def _place(event: events.Started | events.Failed | events.Skipped) -> str:
     return f"[{event.number}/{event.files}] " if event.files > 1 else ""
 
 
+def _line_every_s(event: events.Progress) -> float:
+    """Return how often a line tells the progress: what has no end fills a log otherwise."""
+    endless = event.frames is None and event.elapsed_s > ENDLESS_AFTER_S
+    return ENDLESS_LINE_EVERY_S if endless else LINE_EVERY_S
+
+
 def _clock() -> str:
     return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
@@ -229,3 +238,7 @@ def _go_on(report: RunReport) -> str:
 
 def _limit(stage: str | None) -> str:
     return f", limited by {_LIMITS[stage]}" if stage else ""
+
+
+ENDLESS_AFTER_S, ENDLESS_LINE_EVERY_S = 60.0, 60.0
+"""After this time, one without an end has a line only so often."""

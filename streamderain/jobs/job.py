@@ -101,7 +101,7 @@ class Job:
             StreamderainError: It could not be done. Its `kept` names what was done until then.
         """
         started = perf_counter()
-        source = self._opened(stop)
+        source = self._opened(tell, stop)
         if source is None:
             return None
         # A live source ends when this does; others end with their pipeline, if that ends at all.
@@ -184,7 +184,7 @@ class Job:
     def _shown_targets(self) -> tuple[str, ...]:
         return tuple(map(redact_address, self._targets))
 
-    def _opened(self, stop: threading.Event) -> MediaSource | None:
+    def _opened(self, tell: Observer, stop: threading.Event) -> MediaSource | None:
         """Open the source on a thread that can be left behind: a pipe or an address may never answer."""
         opening: Future[MediaSource] = Future()
 
@@ -207,6 +207,7 @@ class Job:
         threading.Thread(target=work, name="opener", daemon=True).start()
         while not opening.done():
             wait([opening], timeout=OPEN_TICK_S)
+            self._tell_incidents(tell)
             if stop.is_set() and opening.cancel():
                 return None
         if stop.is_set() and opening.exception() is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from streamderain.runtime.identity import IdentityEngine
 from tests.support.command import streamderain
 from tests.support.live import (
     answers,
+    drips,
     free_port,
     peer,
     plays,
@@ -164,10 +166,13 @@ def test_what_is_refused_for_good_ends_at_once(status: str, says: str) -> None:
     assert raised.value.__cause__ is None
 
 
-@pytest.mark.parametrize("fault", [stalls, sends_garbage, sends_no_picture], ids=lambda f: f.__name__)
-def test_what_never_worked_ends_soon(fault: object) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "fault"),
+    [("tcp", stalls), ("tcp", sends_garbage), ("tcp", sends_no_picture), ("rtsp", drips), ("rtsp", stalls)],
+)
+def test_what_never_worked_ends_soon(scheme: str, fault: object) -> None:
     with peer(fault) as server, pytest.raises(MediaError):  # type: ignore[arg-type]
-        LiveSource(server.address(), ReadOptions())
+        LiveSource(server.address(scheme), ReadOptions())
     assert server.connections >= 1
 
 
@@ -334,4 +339,29 @@ def test_a_source_that_hangs_up_again_and_again_is_not_hammered(stream: bytes) -
         watching.read(10_000, limit_s=4)
         watching.source.close()
     assert 2 <= server.connections <= 8
+    assert watching.times == sorted(set(watching.times))
+
+
+def test_a_transport_stream_by_udp(stream: bytes) -> None:
+    port, over = free_port(), threading.Event()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
+            size = 7 * 188
+            while not over.is_set():
+                for start in range(0, len(stream), size):
+                    sending.sendto(stream[start : start + size], ("127.0.0.1", port))
+                    if over.wait(2 * size / len(stream)):
+                        return
+
+    camera = threading.Thread(target=send)
+    camera.start()
+    try:
+        watching = watched(f"udp://127.0.0.1:{port}")
+        watching.read(70)
+        watching.source.close()
+    finally:
+        over.set()
+        camera.join()
+    assert len(watching.frames) == 70
     assert watching.times == sorted(set(watching.times))

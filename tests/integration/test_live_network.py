@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -25,8 +25,13 @@ import pytest
 from benchmarks.camera import camera
 from benchmarks.live import write_camera_clip
 from benchmarks.rtsp_relay import Fault, Packet, Relay
+from streamderain.jobs.job import Job
+from streamderain.media.reading.sources import find_sources
+from streamderain.models import load_model
+from streamderain.options import EncodeOptions, ReadOptions, RunOptions
+from streamderain.runtime.identity import IdentityEngine
 from tests.support.command import command
-from tests.support.live import free_port, peer, stalls
+from tests.support.live import free_port, peer, plays, stalls, transport_stream
 from tests.support.media import decoded
 from tests.support.reader import frame_count, frame_times
 from tests.support.requirements import require
@@ -210,6 +215,22 @@ def swaps() -> Fault:
     return fault
 
 
+def delays(by_s: float) -> Fault:
+    """Hold all packets back, then let them come at once."""
+    held: list[Packet] = []
+    began = time.monotonic()
+
+    def fault(packet: Packet) -> Sequence[Packet]:
+        held.append(packet)
+        if time.monotonic() - began < by_s:
+            return ()
+        came = list(held)
+        held.clear()
+        return came
+
+    return fault
+
+
 def jumps(by_s: float) -> Fault:
     def fault(packet: Packet) -> Sequence[Packet]:
         return (packet.at(packet.timestamp + round(90_000 * by_s)),) if packet.is_media else (packet,)
@@ -219,12 +240,21 @@ def jumps(by_s: float) -> Fault:
 
 @pytest.mark.parametrize(
     "fault",
-    [drops(0.1), duplicates, corrupts(), swaps(), jumps(10), jumps(-10), jumps(20_000)],
-    ids=["lost", "twice", "corrupt", "swapped", "+10 s", "-10 s", "+20000 s"],
+    [
+        lambda: drops(0.1),
+        lambda: duplicates,
+        corrupts,
+        swaps,
+        lambda: delays(1.5),
+        lambda: jumps(10),
+        lambda: jumps(-10),
+        lambda: jumps(20_000),
+    ],
+    ids=["lost", "twice", "corrupt", "swapped", "delayed", "+10 s", "-10 s", "+20000 s"],
 )
-def test_faults_of_rtp_end_with_their_cause(site: Site, fault: Fault) -> None:
+def test_faults_of_rtp_end_with_their_cause(site: Site, fault: Callable[[], Fault]) -> None:
     run = site.start()
-    site.relay.faults["/camera"] = fault
+    site.relay.faults["/camera"] = fault()
     time.sleep(2)
     del site.relay.faults["/camera"]
     site.await_frames(25, limit_s=SOON_S + 1)
@@ -260,6 +290,27 @@ def test_a_silent_stop_of_the_media_is_noticed(site: Site) -> None:
     del site.relay.faults["/camera"]
     site.await_frames(limit_s=SOON_S + 3)
     assert stopped(run)[0] == 130
+
+
+def test_a_link_that_drops(clip: Path) -> None:
+    """Nothing comes from the camera's server and nothing is refused, as where a cable is pulled."""
+    with ExitStack() as stack:
+        away = stack.enter_context(Relay())
+        here = stack.enter_context(Relay())
+        stack.enter_context(camera(clip, away.address("/camera")))
+        wait_until(lambda: away.streams.get("/camera"), what="the camera", limit_s=10)
+        run = stack.enter_context(
+            running("run", away.address("/camera"), "-o", here.address("/clean"), *FAST)
+        )
+        site = Site(here, clip, stack)
+        wait_until(lambda: site.frames() > 5, what="frames", limit_s=15)
+        away.frozen.set()
+        time.sleep(5)
+        away.frozen.clear()
+        site.await_frames(limit_s=SOON_S)
+        assert here.announced["/clean"] == 1
+        assert rising(site)
+        assert stopped(run)[0] == 130
 
 
 # The targets.
@@ -512,6 +563,32 @@ def test_a_playlist_shows_a_window_and_cleans_up(site: Site, tmp_path: Path, seg
 
 
 # Secrets, and what is left behind.
+
+
+def test_a_run_leaves_no_thread_descriptor_or_child(tmp_path: Path) -> None:
+    stream = transport_stream(tmp_path / "a", frames=50)
+    read = ReadOptions(duration_s=1.5)
+    options = RunOptions(read=read, encode=EncodeOptions(preset="ultrafast"))
+    here = psutil.Process()
+    with Relay() as relay, IdentityEngine(load_model("dcd-lite")) as engine:
+
+        def once(number: int) -> None:
+            with peer(plays(stream, seconds=2), plays(stream, seconds=2)) as server:
+                (spec,) = find_sources(server.address(), read)
+                targets = [relay.address("/clean"), str(tmp_path / f"{number}.mkv")]
+                assert Job(spec, targets, options=options, engine=engine).run(
+                    lambda event: None, threading.Event()
+                )
+
+        once(0)  # makes what is made once
+        time.sleep(0.5)
+        before = (here.num_fds(), here.num_threads(), len(here.children()))
+        once(1)
+        wait_until(
+            lambda: (here.num_fds(), here.num_threads(), len(here.children())) <= before,
+            what=f"what there was before: {before}",
+            limit_s=5,
+        )
 
 
 def test_no_secret_shows_anywhere(clip: Path, tmp_path: Path) -> None:

@@ -57,6 +57,12 @@ def sends_garbage(connection: socket.socket, ended: threading.Event) -> None:
     connection.sendall(bytes(range(256)) * 400)
 
 
+def drips(connection: socket.socket, ended: threading.Event) -> None:
+    """Send an answer that never ends, a byte now and then: each byte resets a limit of silence."""
+    while not ended.wait(0.1):
+        connection.sendall(b"R")
+
+
 def answers(text: str) -> Behaviour:
     """Answer every request of RTSP or HTTP with the same status."""
 
