@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
-import openvino as ov
-
 from streamderain import motion
 from streamderain.errors import DeviceMemoryError, EngineUnavailable, PlanBuildError
 from streamderain.frame import Geometry, Plane, Planes
@@ -34,6 +32,7 @@ from streamderain.runtime.adapters.rgb_openvino import adapted_rgb_core, compone
 from streamderain.runtime.base import Engine, Session, SessionOptions
 from streamderain.runtime.blocks import block_means, extended, from_blocks, to_blocks
 from streamderain.runtime.luma_session import LumaFrame, LumaSession
+from streamderain.runtime.openvino_library import ov
 from streamderain.runtime.whole_frames import require_memory
 from streamderain.runtime.window import WindowFrames
 from streamderain.runtime.windowed import SynchronousSession

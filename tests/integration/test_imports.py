@@ -68,3 +68,22 @@ def test_this_environment_can_import_the_heavy_ones() -> None:
     for name in ("openvino", "av", "numpy", "rich"):
         result = subprocess.run([sys.executable, "-c", f"import {name}"], timeout=120, check=False)
         assert result.returncode == 0
+
+
+def test_opening_an_engine_reports_to_nobody() -> None:
+    """OpenVINO's telemetry forks the process and speaks to a server of others; a stand-in takes its place."""
+    program = (
+        "import os, sys, time\n"
+        "forks = []\n"
+        "os.register_at_fork(before=lambda: forks.append(1))\n"
+        "from streamderain.options import EngineOptions\n"
+        "from streamderain.runtime.registry import open_engine\n"
+        "open_engine(EngineOptions(engine='openvino')).close()\n"
+        "time.sleep(1)\n"
+        "assert not forks\n"
+        "assert 'openvino_telemetry' not in sys.modules\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], timeout=120, check=False, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr

@@ -314,6 +314,15 @@ def test_a_link_that_drops(clip: Path) -> None:
         assert stopped(run)[0] == 130
 
 
+def test_waiting_for_a_source_is_told() -> None:
+    with running("run", f"tcp://127.0.0.1:{free_port()}", "-o", "-", "--wait", *FAST) as run:
+        time.sleep(2.5)
+        run.terminate()
+        code, said = ended(run)
+    assert code == 130
+    assert "connection refused. Check the address and the network. It is tried again" in said
+
+
 # The targets.
 
 

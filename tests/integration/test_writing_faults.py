@@ -142,7 +142,8 @@ def test_a_folder_of_images_is_not_written_over_itself(tmp_path: Path) -> None:
         ("missing/out.mp4", OpenError, "does not exist"),
         ("out.xyz", ConfigError, "names no format"),
         ("out.mp5", ConfigError, "names no format"),
-        ("out.m3u8", ConfigError, "no single file"),
+        ("out.mpd", ConfigError, "no single file"),
+        ("missing/out.m3u8", OpenError, "does not exist"),
         ("out%03d.mp4", ConfigError, "makes images"),
     ],
 )

@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import openvino as ov
-import openvino.opset13 as ops
 
 from streamderain.errors import ModelError
 from streamderain.frame import Geometry
 from streamderain.models import ModelCard
 from streamderain.runtime.adapters.luma import PRIOR_BLOCKS, LumaScale, luma_scale
 from streamderain.runtime.blocks import padded
+from streamderain.runtime.openvino_library import ops, ov
 
 WINDOW, PRIOR, VALIDITY, STRENGTH = "window", "prior", "validity", "strength"
 EXCESS, REST = "excess", "rest"

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import openvino as ov
-import openvino.opset13 as ops
 
 from streamderain.errors import ModelError
 from streamderain.frame import Geometry
 from streamderain.models import ModelCard
 from streamderain.runtime.adapters.luma_openvino import STRENGTH, named_input, rounded_codes
 from streamderain.runtime.adapters.rgb import Matrix, padded_size, resamplings, rgb_scale
+from streamderain.runtime.openvino_library import ops, ov
 
 PICTURE, CHANGE = "picture", "change"
 
