@@ -28,6 +28,7 @@ from streamderain.jobs.job import Job
 from streamderain.jobs.plan import Plan, Planned, plan_run
 from streamderain.media.reading.sources import find_sources
 from streamderain.options import RunOptions
+from streamderain.pipeline.protocols import Tap
 from streamderain.runtime.base import Engine
 from streamderain.runtime.registry import open_engine
 
@@ -111,6 +112,7 @@ def run(
     options: RunOptions | None = None,
     observer: Observer | None = None,
     stop: threading.Event | None = None,
+    tap: Tap | None = None,
 ) -> RunReport:
     """Take the rain out of a source and write the result to every target.
 
@@ -122,6 +124,7 @@ def run(
         stop: Set it, from any thread or a signal handler, to end early: what is not whole then is kept,
             playable, as `NAME.partial.EXT`. A live source has no end of its own: what was read of it is
             whole.
+        tap: Looks at the frames of the first video stream before and after.
 
     Returns:
         What was done, file by file. In a folder, a file that fails is reported and the others go on.
@@ -145,7 +148,7 @@ def run(
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(plan.remove_empty_folders)
         engine = cleanup.enter_context(open_engine(options.engine))
-        return _Running(plan, options, engine, observer or (lambda event: None), stop).run()
+        return _Running(plan, options, engine, observer or (lambda event: None), stop, tap).run()
 
 
 def _text(path: str | Path) -> str:
@@ -158,10 +161,16 @@ class _Running:
     """Works through a plan."""
 
     def __init__(
-        self, plan: Plan, options: RunOptions, engine: Engine, tell: Observer, stop: threading.Event
+        self,
+        plan: Plan,
+        options: RunOptions,
+        engine: Engine,
+        tell: Observer,
+        stop: threading.Event,
+        tap: Tap | None,
     ) -> None:
         self._plan, self._options, self._engine = plan, options, engine
-        self._tell, self._stop = tell, stop
+        self._tell, self._stop, self._tap = tell, stop, tap
         self._files: list[FileResult] = []
         self._sizes = [planned.spec.size_bytes if planned.targets else 0 for planned in plan.files]
         self._began = perf_counter()
@@ -186,6 +195,7 @@ class _Running:
             number=position + 1,
             files=len(self._plan.files),
             notes=self._plan.notes if position == 0 else (),
+            tap=self._tap,
         )
         try:
             complete = job.run(lambda event: self._tell(self._with_files(position, event)), self._stop)

@@ -134,7 +134,8 @@ class Progress:
         limited_by: The stage that limits: `"read"`, `"engine"` or `"write"`; None while unknown.
         dropped: Frames of a live source that came too late so far.
         passed: Frames of a live source that passed unprocessed so far.
-        lag_s: How late the last frame of a live source was.
+        lag_s: How late the last frame of a live source was when it was decoded.
+        latency_s: How long the last frame took from there to its packet.
     """
 
     frames_in: int
@@ -148,6 +149,7 @@ class Progress:
     dropped: int = 0
     passed: int = 0
     lag_s: float = 0.0
+    latency_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,34 @@ def require_types(options: Any) -> None:
             )
 
 
+def parse_seconds(text: str) -> float:
+    """Read a time: seconds (`60` or `60s`), or [HH:]MM:SS[.fraction].
+
+    Raises:
+        ValueError: It is none.
+    """
+    seconds = 0.0
+    try:
+        for part in text.split(":"):
+            seconds = seconds * 60 + float(part.removesuffix("s"))
+    except ValueError:
+        raise ValueError(f"{text!r} is no time; write seconds or HH:MM:SS") from None
+    return seconds
+
+
+def parse_bitrate(text: str) -> int:
+    """Read bits a second, in units of 1, 1000 (`k`) or a million (`M`).
+
+    Raises:
+        ValueError: It is none.
+    """
+    unit = {"k": 1_000, "K": 1_000, "M": 1_000_000}.get(text.strip()[-1:], 0)
+    try:
+        return round(float(text.strip()[:-1] if unit else text) * (unit or 1))
+    except ValueError:
+        raise ValueError(f"{text!r} is no bit rate; write 800k or 4M") from None
+
+
 def _is_union(wanted: Any) -> bool:
     return get_origin(wanted) in (Union, UnionType)
 

@@ -19,6 +19,7 @@ from streamderain import __version__
 from streamderain.addresses import is_address, redact
 from streamderain.cli.text import printable
 from streamderain.errors import EXIT_INTERRUPTED, PipelineError, StreamderainError
+from streamderain.options import parse_bitrate, parse_seconds
 
 
 def _encoder_options(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Any:
@@ -39,12 +40,9 @@ class Seconds(click.ParamType[float]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the time in seconds."""
         try:
-            seconds = 0.0
-            for part in str(value).split(":"):
-                seconds = seconds * 60 + float(part.removesuffix("s"))
-        except ValueError:
-            self.fail(f"{value!r} is no time; write seconds or HH:MM:SS", param, ctx)
-        return seconds
+            return parse_seconds(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class BitRate(click.ParamType[int]):
@@ -54,12 +52,10 @@ class BitRate(click.ParamType[int]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the bits a second."""
-        text = str(value).strip()
-        unit = {"k": 1_000, "K": 1_000, "M": 1_000_000}.get(text[-1:], 0)
         try:
-            return round(float(text[:-1] if unit else text) * (unit or 1))
-        except ValueError:
-            self.fail(f"{value!r} is no bit rate; write 800k or 4M", param, ctx)
+            return parse_bitrate(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class ReportOption(click.Option):
@@ -395,6 +391,19 @@ def doctor(**arguments: Any) -> None:
     from streamderain.cli.doctor import doctor_command
 
     sys.exit(doctor_command(**arguments))
+
+
+@cli.command()
+@click.argument("config", metavar="CONFIG.yaml", type=click.Path(exists=True, dir_okay=False))
+@click.option("--check", is_flag=True, help="Only say whether the file is right.")
+def serve(**arguments: Any) -> None:
+    """Run the cameras of a site for ever, with a page, streams and metrics.
+
+    Each has a process of its own. SIGHUP takes over a changed file; cameras that did not change go on.
+    """
+    from streamderain.cli.serve import serve_command
+
+    serve_command(**arguments)
 
 
 @cli.group()

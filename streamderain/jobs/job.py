@@ -20,6 +20,7 @@ from streamderain.media.writing.outputs import MediaOutput, TargetHistory, open_
 from streamderain.options import RunOptions
 from streamderain.pipeline.cuts import lead_of
 from streamderain.pipeline.pipeline import Counters, Pipeline
+from streamderain.pipeline.protocols import Tap
 from streamderain.runtime.base import Engine, Session, SessionOptions
 from streamderain.runtime.recovering import RecoveringSession
 from streamderain.trace import Trace
@@ -59,6 +60,7 @@ class Job:
         number: Which file of the run this is, from 1.
         files: How many files the run has.
         notes: What the user should know of the run as a whole.
+        tap: Looks at frames before and after.
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class Job:
         number: int = 1,
         files: int = 1,
         notes: Sequence[str] = (),
+        tap: Tap | None = None,
     ) -> None:
         self._spec = spec
         self._targets = tuple(targets)
         self._options = options
         self._engine = engine
         self._slots = slots
+        self._tap = tap
         self._trace = trace
         self._number, self._files, self._notes = number, files, notes
         self._recovering: list[RecoveringSession] = []
@@ -245,6 +249,7 @@ class Job:
             trace=self._trace,
             max_latency_s=self._options.read.max_latency_s,
             closes_source=not source.is_live,
+            tap=self._tap,
         )
         return pipeline, outputs, [*self._notes, *source.warnings, *warnings]
 
@@ -355,6 +360,7 @@ class Job:
             dropped=counters.dropped,
             passed=sum(session.passed for session in self._recovering),
             lag_s=round(counters.lag_s, 3),
+            latency_s=round(counters.latency_s, 4),
         )
 
 

@@ -21,7 +21,7 @@ from streamderain.frame import Frame, Planes
 from streamderain.pacing import Pacing
 from streamderain.pipeline.cuts import CutDetector
 from streamderain.pipeline.outlets import OutletThread
-from streamderain.pipeline.protocols import FrameSource, Output, Packet
+from streamderain.pipeline.protocols import FrameSource, Output, Packet, Tap
 from streamderain.runtime.base import EndOfSession, Session
 from streamderain.trace import Trace
 
@@ -58,6 +58,7 @@ class Counters:
     frames_in: int = 0
     dropped: int = 0
     lag_s: float = 0.0
+    latency_s: float = 0.0
     read: StageClock = field(default_factory=StageClock)
     written: list[int] = field(default_factory=list)
     writers: list[StageClock] = field(default_factory=list)
@@ -79,6 +80,7 @@ class Pipeline:
         trace: Receives how long every frame takes in each step; best the sessions' and the encoders' own.
         max_latency_s: From which lag on frames of a live source are dropped; None drops none.
         closes_source: Whether the source ends with it.
+        tap: Looks at frames before and after.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Pipeline:
         trace: Trace | None = None,
         max_latency_s: float | None = None,
         closes_source: bool = True,
+        tap: Tap | None = None,
     ) -> None:
         self.counters = Counters(
             written=[0 for _ in sessions],
@@ -97,6 +100,7 @@ class Pipeline:
         )
         self._source, self._closes_source = source, closes_source
         self._reader: threading.Thread | None = None
+        self._tap = tap
         self._sessions = sessions
         self._outputs = outputs
         self._trace = trace
@@ -363,8 +367,14 @@ class Pipeline:
             (frame, decoded), planes = popped
             ready = perf_counter()
             clock.waiting_s += ready - started
+            tap = self._tap if position == 0 else None
+            if tap is not None:
+                tap.before(frame)
             self._encode(position, frame, planes)
+            if tap is not None:
+                tap.after(frame)
             done = perf_counter()
+            self.counters.latency_s = done - decoded
             clock.busy_s += done - ready
             if self._trace is not None:
                 self._trace.add("write", done - ready)

@@ -137,6 +137,16 @@ class Outlet(Protocol):
         """Remove what was written so far: nothing was begun. Idempotent, never raises."""
 
 
+class Tap(Protocol):
+    """Looks at the frames of the first video stream. Runs on the thread that encodes: it has to be quick."""
+
+    def before(self, frame: Frame) -> None:
+        """Look at a frame as it was read."""
+
+    def after(self, frame: Frame) -> None:
+        """Look at the same frame once its result is in its picture."""
+
+
 class Output(Protocol):
     """One encode of every stream, fed to one or more targets."""
 

@@ -1,0 +1,1 @@
+"""Run the cameras of a site: a process for each, a page, metrics."""
