@@ -1,0 +1,250 @@
+"""A site of cameras, as its users meet it: streams, pictures, metrics, faults and reloads."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from benchmarks.camera import camera
+from benchmarks.live import write_camera_clip
+from benchmarks.rtsp_relay import Relay
+from tests.support.live import free_port
+from tests.support.media import decoded
+from tests.support.runs import wait_until
+
+CAMERAS = ("front", "back")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("camera") / "camera.mp4"
+    write_camera_clip(path, width=96, height=64, rate_fps=10, frames=50)
+    return path
+
+
+@dataclass
+class Served:
+    """A running site."""
+
+    process: subprocess.Popen[bytes]
+    config: Path
+    log: Path
+    port: int
+    relay: Relay
+    token: str = ""
+
+    def get(self, path: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+        """Ask for a path; returns status, body and headers."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=15) as answer:
+                return answer.status, answer.read(), dict(answer.headers)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read(), dict(error.headers)
+
+    def state(self, name: str) -> dict[str, Any]:
+        """What is told of a camera."""
+        found: dict[str, Any] = json.loads(self.get("/state")[1])[name]
+        return found
+
+    def await_state(self, name: str, state: str, *, limit_s: float = 20) -> None:
+        wait_until(lambda: self.state(name)["state"] == state, what=f"{name} {state}", limit_s=limit_s)
+
+    def children(self) -> dict[str, int]:
+        """Process numbers of the cameras, by name: in the order of the file."""
+        pids = sorted(child.pid for child in psutil.Process(self.process.pid).children())
+        return dict(zip(CAMERAS, pids, strict=True))
+
+
+def written(config: Path, relay: Relay, port: int, more: str = "", **options: str) -> None:
+    lines = [f"listen: 127.0.0.1:{port}", "engine: identity", "preset: ultrafast", more, "cameras:"]
+    for name in CAMERAS:
+        lines.append(f"  {name}: {{source: '{relay.address(f'/{name}')}' {options.get(name, '')}}}")
+    config.write_text("\n".join(lines))
+
+
+@contextmanager
+def served(folder: Path, relay: Relay, more: str = "", **options: str) -> Iterator[Served]:
+    config, log, port = folder / "cameras.yaml", folder / "log", free_port()
+    written(config, relay, port, more, **options)
+    with log.open("wb") as file:
+        command = [sys.executable, "-m", "streamderain", "serve", str(config)]
+        process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+    site = Served(process, config, log, port, relay)
+    try:
+        wait_until(lambda: _answers(site), what="the site", limit_s=20)
+        yield site
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        assert process.wait(20) == 0, log.read_text()
+        assert not psutil.wait_procs(children, timeout=5)[1]
+        assert "Traceback" not in log.read_text(), log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(site: Served) -> bool:
+    try:
+        return site.get("/healthz")[0] == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def relay(clip: Path) -> Iterator[Relay]:
+    with ExitStack() as stack:
+        relay = stack.enter_context(Relay())
+        for name in CAMERAS:
+            stack.enter_context(camera(clip, relay.address(f"/{name}")))
+        wait_until(lambda: len(relay.streams) == len(CAMERAS), what="the cameras", limit_s=20)
+        yield relay
+
+
+def test_streams_pictures_and_metrics(relay: Relay, tmp_path: Path) -> None:
+    recording = tmp_path / "%Y%m%d-%H%M%S.ts"
+    with served(tmp_path, relay, back=f", targets: ['{recording}'], split: 1s") as site:
+        for name in CAMERAS:
+            site.await_state(name, "running")
+        assert site.get("/readyz")[0] == 200
+        pulled = tmp_path / "pulled.ts"
+        with urllib.request.urlopen(f"http://127.0.0.1:{site.port}/cameras/front.ts", timeout=15) as stream:
+            assert stream.headers["content-type"] == "video/mp2t"
+            until = time.monotonic() + 4
+            with pulled.open("wb") as file:
+                while time.monotonic() < until:
+                    file.write(stream.read(188))
+        assert len(decoded(pulled)) > 15
+        number = -1
+        for _ in range(2):
+            status, before, headers = site.get(f"/cameras/front.jpg?side=before&after={number}")
+            assert (status, before[:3]) == (200, b"\xff\xd8\xff")
+            assert int(headers["x-number"]) > number
+            number = int(headers["x-number"])
+        assert site.get("/cameras/front.jpg")[1][:3] == b"\xff\xd8\xff"
+        metrics = site.get("/metrics")[1].decode()
+        for line in (
+            'streamderain_up{camera="front"} 1.0',
+            'streamderain_dropped_frames_total{camera="back",reason="late"}',
+            'streamderain_reconnects_total{camera="back",side="source"} 0.0',
+            'streamderain_latency_seconds_bucket{camera="front",le="0.1"}',
+        ):
+            assert line in metrics, line
+        told = site.state("front")
+        assert told["size"] == [96, 64]
+        assert 8 < told["fps"] < 12
+        assert site.get("/cameras/none.ts")[0] == 404
+        assert site.get("/cameras/none.jpg")[0] == 404
+        assert site.get("/page.py")[0] == 404
+        assert site.get("/../cameras.yaml")[0] == 404
+        headers = site.get("/")[2]
+        assert headers["content-security-policy"].startswith("default-src 'none'")
+        assert headers["x-content-type-options"] == "nosniff"
+    assert list(tmp_path.glob("*.ts"))
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_a_camera_process_that_is_killed_comes_back_and_the_other_does_not_notice(
+    relay: Relay, tmp_path: Path
+) -> None:
+    with served(tmp_path, relay) as site:
+        for name in CAMERAS:
+            site.await_state(name, "running")
+        pids = site.children()
+        os.kill(pids["front"], signal.SIGKILL)
+        wait_until(
+            lambda: sum(site.state(name)["restarts"] for name in CAMERAS) == 1, what="a restart", limit_s=5
+        )
+        for name in CAMERAS:
+            site.await_state(name, "running")
+        assert len(set(site.children().values()) & set(pids.values())) == 1
+
+
+def test_a_changed_file_is_taken_over_and_a_wrong_one_is_not(relay: Relay, tmp_path: Path) -> None:
+    with served(tmp_path, relay) as site:
+        for name in CAMERAS:
+            site.await_state(name, "running")
+        before = set(site.children().values())
+        written(site.config, relay, site.port, back=", crf: 30")
+        site.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "changed cameras: back" in site.log.read_text(), what="the reload", limit_s=15)
+        for name in CAMERAS:
+            site.await_state(name, "running")
+        after = set(site.children().values())
+        assert len(before & after) == 1
+        site.config.write_text("cameras: {front: {sauce: x}}")
+        site.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "was not taken over" in site.log.read_text(), what="the refusal", limit_s=10)
+        assert set(site.children().values()) == after
+
+
+def test_a_token_is_wanted_of_everybody_and_never_shown(relay: Relay, tmp_path: Path) -> None:
+    token = "a-token-long-enough"
+    with served(tmp_path, relay, more=f"token: {token}") as site:
+        assert site.get("/healthz")[0] == 200
+        for path in ("/", "/state", "/metrics", "/readyz", "/cameras/front.ts", "/cameras/front.jpg"):
+            assert site.get(path)[0] == 401, path
+            assert site.get(f"{path}?token=wrong")[0] == 401, path
+        assert site.get("/state", Authorization=f"Bearer {token}")[0] == 200
+        assert site.get(f"/metrics?token={token}")[0] == 200
+        assert site.get("/state", Cookie=f"streamderain={token}")[0] == 200
+        # A browser gets a cookie and an address without the token.
+        asked = urllib.request.Request(f"http://127.0.0.1:{site.port}/?token={token}", method="HEAD")
+        opener = urllib.request.build_opener(_Stay)
+        with opener.open(asked, timeout=5) as answer:
+            assert (answer.status, answer.headers["location"]) == (303, "/")
+            cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=strict" in cookie
+    assert token not in site.log.read_text()
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    def http_error_303(self, request: Any, answer: Any, *_: Any) -> Any:
+        return answer
+
+
+def test_children_end_with_a_supervisor_that_is_killed(relay: Relay, tmp_path: Path) -> None:
+    config, port = tmp_path / "cameras.yaml", free_port()
+    written(config, relay, port)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streamderain", "serve", str(config)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+    )
+    wait_until(lambda: len(psutil.Process(process.pid).children()) == 2, what="the cameras", limit_s=20)
+    time.sleep(1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert not psutil.wait_procs(children, timeout=10)[1]
+
+
+def test_a_file_is_checked(relay: Relay, tmp_path: Path) -> None:
+    config = tmp_path / "cameras.yaml"
+    written(config, relay, 8080, front=", targets: ['rtsp://u:gate-code@h/x']")
+    command = [sys.executable, "-m", "streamderain", "serve", "--check", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "front: rtsp://127.0.0.1" in done.stdout
+    assert "gate-code" not in done.stdout
+    config.write_text("cameras: {front: {source: x, targets: [a.xyz]}}")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "names no format" in done.stderr
