@@ -47,14 +47,19 @@ Next = Callable[[Request], Awaitable[Response]]
 class Guard:
     """Lets in who has the token, and gives every answer the same strict headers.
 
-    A token in the address (for players, which send no headers) is answered by a cookie and a clean address where a
-    browser asks for the page, so that it stays in no history.
+    A token in the address is for players, which send no headers. Where a browser asks for the page with one, it
+    gets a cookie and a clean address, so that the token stays in no history.
+
+    Args:
+        app: The application, by ASGI.
+        token: What is wanted; empty for nothing.
     """
 
     def __init__(self, app: Any, token: str) -> None:
         self._app, self._token = app, token
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

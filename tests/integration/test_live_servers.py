@@ -177,9 +177,6 @@ def test_a_camera_that_changes_its_codec(tmp_path: Path) -> None:
             run.terminate()
             code, said = ended(run)
     assert code == 130, said
-    assert (
-        "cannot be opened: connection refused. Check the address and the network. It is tried again" in said
-    )
     assert "brings other streams" in said
     assert len(decoded(target)) > 10
     assert len(decoded(tmp_path / "clean-2.mkv")) > 10
