@@ -47,8 +47,8 @@ Next = Callable[[Request], Awaitable[Response]]
 class Guard:
     """Lets in who has the token, and gives every answer the same strict headers.
 
-    A token in the address is for players, which send no headers. Where a browser asks for the page with one, it
-    gets a cookie and a clean address, so that the token stays in no history.
+    A token in the address is for players, which send no headers. Where a browser asks for the page with one,
+    it gets a cookie and a clean address, so that the token stays in no history.
 
     Args:
         app: The application, by ASGI.

@@ -110,7 +110,7 @@ def test_a_folder_of_many_files_takes_no_more_memory_than_a_few(tmp_path: Path) 
     )
     assert len(held) == 200
     early, late = sorted(held[20:60])[20], sorted(held[160:])[20]
-    # How threads share two pools depends on what else the machine does; a leak would be another 10 % and more.
+    # How threads share two pools depends on what else the machine does; a leak would be 10 % and more.
     assert late < 1.08 * early, (early, late)
 
 
