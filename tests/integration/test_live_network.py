@@ -564,11 +564,15 @@ def test_a_playlist_shows_a_window_and_cleans_up(site: Site, tmp_path: Path, seg
     run = site.start("-o", playlist, "--format", segments, "--hls-window", "2")
     wait_until(lambda: playlist.exists() and "-00003." in playlist.read_text(), what="segments", limit_s=20)
     assert "ENDLIST" not in playlist.read_text()
+    for child in family(run):
+        child.kill()  # that of the playlist, and that of the server
+    site.await_frames()
+    wait_until(lambda: "-00005." in playlist.read_text(), what="later segments", limit_s=10)
     code, _ = stopped(run)
     assert code == 130
     assert "ENDLIST" in playlist.read_text()
     suffix = "m4s" if segments == "mp4" else "ts"
-    assert len(list(tmp_path.glob(f"*.{suffix}"))) <= 4
+    assert len(list(tmp_path.glob(f"*.{suffix}"))) <= 5
     assert frame_count(playlist) > 50
 
 

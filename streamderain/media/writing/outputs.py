@@ -285,9 +285,8 @@ class _Opening:
         """Return options of the hls muxer: a window that moves on for live sources, all else."""
         live, path = self._source.is_live, target.path
         flags = ["independent_segments", "temp_file"]
-        goes_on = live and (target.text in self._live.history.worked or self._options.overwrite)
-        flags += ["delete_segments", "program_date_time"] if live else []
-        flags += ["append_list"] if goes_on and path.exists() else []
+        # A publisher that replaces another one goes on behind its last segment.
+        flags += ["delete_segments", "program_date_time", "append_list"] if live else []
         fragments = target.muxer == "mp4"
         suffix = "m4s" if fragments else "ts"
         named = str(path.with_suffix("")).replace("%", "%%")
