@@ -61,6 +61,7 @@ async def _serve(path: Path) -> None:
             timeout_graceful_shutdown=GRACE_S,
             h11_max_incomplete_event_size=16_384,
             lifespan="off",
+            http="h11",  # the one that bounds what a request may hold
         )
     )
     await site.start()

@@ -110,10 +110,13 @@ class CameraProcess:
             viewer.close()
         self.status.state = "stopped"
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """Yield MPEG-TS as it comes, from now on; ends with the camera, or where it is not taken."""
+    def stream(self) -> AsyncIterator[bytes]:
+        """Return MPEG-TS as it comes, from now on; ends with the camera, or where it is not taken."""
         viewer = _Viewer()
-        self._viewers.add(viewer)
+        self._viewers.add(viewer)  # before it is read: it counts from now on
+        return self._streamed(viewer)
+
+    async def _streamed(self, viewer: _Viewer) -> AsyncIterator[bytes]:
         try:
             while (data := await viewer.next()) is not None:
                 yield data
@@ -214,6 +217,8 @@ class CameraProcess:
         while data := await stream.read(_CHUNK):
             for viewer in list(self._viewers):
                 viewer.give(data)
+                if viewer.is_closed:  # it may have gone before it read anything
+                    self._viewers.discard(viewer)
 
     async def _hear(self, descriptor: int) -> None:
         reader, transport = await _pipe_reader(descriptor)
@@ -275,6 +280,10 @@ class _Viewer:
         self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._bytes = 0
         self._closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
 
     def give(self, data: bytes) -> None:
         if self._closed:

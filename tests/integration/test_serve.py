@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -79,8 +81,8 @@ def written(config: Path, relay: Relay, port: int, more: str = "", **options: st
 
 
 @contextmanager
-def served(folder: Path, relay: Relay, more: str = "", **options: str) -> Iterator[Served]:
-    config, log, port = folder / "cameras.yaml", folder / "log", free_port()
+def served(folder: Path, relay: Relay, more: str = "", *, port: int = 0, **options: str) -> Iterator[Served]:
+    config, log, port = folder / "cameras.yaml", folder / "log", port or free_port()
     written(config, relay, port, more, **options)
     with log.open("wb") as file:
         command = [sys.executable, "-m", "streamderain", "serve", str(config)]
@@ -248,3 +250,79 @@ def test_a_file_is_checked(relay: Relay, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "names no format" in done.stderr
+
+
+def test_one_who_never_reads_costs_nothing(relay: Relay, tmp_path: Path) -> None:
+    with served(tmp_path, relay) as site, ExitStack() as stack:
+        site.await_state("front", "running")
+        run = psutil.Process(site.process.pid)
+        idle = []
+        for _ in range(40):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", site.port)))
+            connection.sendall(b"GET /cameras/front.ts HTTP/1.1\r\nHost: x\r\n\r\n")
+            idle.append(connection)
+        before = run.memory_info().rss
+        time.sleep(5)
+        assert run.memory_info().rss - before < 64 << 20
+        assert 8 < site.state("front")["fps"] < 12
+        answers = [connection.recv(15) for connection in idle]
+        assert answers.count(b"HTTP/1.1 200 OK") == 32  # the others are told that there are too many
+        assert answers.count(b"HTTP/1.1 503 Se") == 8
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", b"405"),
+        (b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 1_000_000 + b"\r\n\r\n", b"400"),
+        (b"GET /cameras/..%2f..%2fcameras.yaml.ts HTTP/1.1\r\nHost: x\r\n\r\n", b"404"),
+        (b"\x16\x03\x01 no HTTP \r\n\r\n", b"400"),
+    ],
+    ids=["post", "long path", "long header", "path trick", "garbage"],
+)
+def test_requests_that_cannot_be(relay: Relay, tmp_path: Path, request_: bytes, status: bytes) -> None:
+    with served(tmp_path, relay) as site, socket.create_connection(("127.0.0.1", site.port)) as connection:
+        connection.settimeout(10)
+        with contextlib.suppress(OSError):  # it may hang up before it has read all of it
+            connection.sendall(request_)
+        assert connection.recv(100).split()[1] == status
+        assert site.get("/healthz")[0] == 200
+
+
+def test_no_secret_of_a_camera_shows_anywhere(clip: Path, tmp_path: Path) -> None:
+    secret = "tr0ub4dor-and-3"
+    with ExitStack() as stack:
+        relay = stack.enter_context(Relay(user="admin", password=secret))
+        source = relay.address("/front", user="admin", password=secret)
+        stack.enter_context(camera(clip, source))
+        config, log, port = tmp_path / "cameras.yaml", tmp_path / "log", free_port()
+        target = relay.address("/clean", user="admin", password=secret)
+        config.write_text(
+            f"listen: 127.0.0.1:{port}\nengine: identity\ncameras:\n"
+            f"  front: {{source: '{source}', targets: ['{target}']}}\n"
+            "  gone: {source: 'rtsp://admin:${PASSWORD}@127.0.0.1:1/x'}\n"
+        )
+        config.chmod(0o644)
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "streamderain", "serve", str(config)],
+                stdout=file,
+                stderr=file,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PASSWORD": secret},
+            )
+        stack.callback(process.kill)
+        site = Served(process, config, log, port, relay)
+        wait_until(lambda: _answers(site), what="the site", limit_s=20)
+        site.await_state("front", "running")
+        wait_until(lambda: site.state("gone")["incidents"], what="an incident", limit_s=20)
+        told = b"".join(site.get(path)[1] for path in ("/state", "/metrics", "/", "/readyz"))
+        assert secret.encode() not in told
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 3
+        assert all(secret not in " ".join(child.cmdline()) for child in family)
+        process.terminate()
+        assert process.wait(20) == 0
+        assert secret not in log.read_text()
+        assert "can be read by others" in log.read_text()
