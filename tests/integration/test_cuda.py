@@ -67,6 +67,9 @@ def test_every_frame_is_what_the_graph_computes(
     assert found["device_peak"] <= found["needed"] < 2 * found["device_peak"]
 
 
+TRIES = 4
+
+
 @pytest.mark.slow
 def test_whole_frames_of_colour_are_computed(gpu: PretendGpu, generator: Path) -> None:
     geometry = {"width": 101, "height": 75, "bits": 10}
@@ -90,7 +93,8 @@ def test_every_rule_is_needed(
         arguments = {**arguments, "model": str(generator)}
     gpu = PretendGpu(pretend_driver, home, slow=slow)
     arguments = {**arguments, "geometry": SMALL, "spare": False}
-    assert gpu.scenario("frames", rule=rule, **arguments)["wrong"]
+    # What the rule prevents is a race: on a busy machine it may end well once.
+    assert any(gpu.scenario("frames", rule=rule, **arguments)["wrong"] for _ in range(TRIES))
     assert not gpu.scenario("frames", **arguments)["wrong"]
 
 

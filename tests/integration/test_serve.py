@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,12 +22,16 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
 from benchmarks.camera import camera
 from benchmarks.live import write_camera_clip
 from benchmarks.rtsp_relay import Relay
+from streamderain.serve.metrics import SiteMetrics
+from streamderain.serve.supervisor import Status
 from tests.support.live import free_port
 from tests.support.media import decoded
+from tests.support.requirements import require
 from tests.support.runs import wait_until
 
 CAMERAS = ("front", "back")
@@ -326,3 +332,50 @@ def test_no_secret_of_a_camera_shows_anywhere(clip: Path, tmp_path: Path) -> Non
         assert process.wait(20) == 0
         assert secret not in log.read_text()
         assert "can be read by others" in log.read_text()
+
+
+def test_what_people_have_reads_the_stream(relay: Relay, tmp_path: Path) -> None:
+    with served(tmp_path, relay) as site:
+        site.await_state("front", "running")
+        address = f"http://127.0.0.1:{site.port}/cameras/front.ts"
+        require(shutil.which("ffmpeg"), "ffmpeg")
+        got = tmp_path / "got.mkv"
+        ffmpeg = ["ffmpeg", "-v", "error", "-i", address, "-t", "2", "-c", "copy", str(got)]
+        subprocess.run(ffmpeg, check=True, timeout=30, stdin=subprocess.DEVNULL)
+        assert len(decoded(got)) >= 8  # of 20, from the first keyframe on
+        program = (
+            "import sys, cv2\n"
+            "capture = cv2.VideoCapture(sys.argv[1])\n"
+            "shapes = {capture.read()[1].shape for _ in range(10)}\n"
+            "assert shapes == {(64, 96, 3)}, shapes\n"
+        )
+        subprocess.run([sys.executable, "-c", program, address], check=True, timeout=60)
+
+
+def test_the_files_of_the_documents_are_right() -> None:
+    folder = Path(__file__).parents[2] / "docs" / "serve"
+    dashboard = json.loads((folder / "grafana.json").read_text())
+    expressions = " ".join(panel["targets"][0]["expr"] for panel in dashboard["panels"])
+    metrics = SiteMetrics(lambda: {"front": Status()})
+    metrics.observe_latency("front", 0.05)
+    known = metrics.text().decode()
+    for name in set(re.findall(r"streamderain_\w+", expressions)):
+        assert name in known, name
+    service = (folder / "streamderain.service").read_text()
+    assert "Type=notify" in service
+    assert yaml.safe_load((folder / "compose.yaml").read_text())["services"]["streamderain"]
+
+
+def test_systemd_is_told(relay: Relay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(place))
+        listening.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(place))
+        monkeypatch.setenv("WATCHDOG_USEC", "400000")
+        with served(tmp_path, relay):
+            told = [listening.recv(100) for _ in range(3)]
+        assert told == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+        while (last := listening.recv(100)) == b"WATCHDOG=1":
+            pass
+        assert last == b"STOPPING=1"
