@@ -17,6 +17,7 @@ _COMMANDS = (
     "gpu",
     "live",
     "soak",
+    "site",
     "training",
     "robustness",
     "tables",

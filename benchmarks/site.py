@@ -1,0 +1,155 @@
+"""Measure `streamderain serve`: several cameras at once on this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+import psutil
+
+from benchmarks.camera import camera
+from benchmarks.live import CLIP_FRAMES, LIMIT_S, write_camera_clip
+from benchmarks.results_file import json_option, report
+from benchmarks.rtsp_relay import Relay
+
+WARM_S = 15
+_KIND = re.compile(r"(\d+)x(\d+)x(\d+)@(\d+)")
+_BUCKET = re.compile(r'streamderain_latency_seconds_bucket\{camera="([^"]+)",le="([^"]+)"\} (\S+)')
+
+
+@click.command()
+@click.option(
+    "--cameras",
+    default="4x640x360@5,1x1280x720@25",
+    show_default=True,
+    help="COUNTxWIDTHxHEIGHT@RATE, apart by commas.",
+)
+@click.option("--seconds", default=60, show_default=True, help="After all give frames.")
+@json_option
+def site(cameras: str, seconds: int, path: str | None) -> None:
+    """Run cameras at once, and tell what each gets: frames a second, latency, drops, processor, memory."""
+    wanted = _wanted(cameras)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        relay = stack.enter_context(Relay())
+        for number, (width, height, rate) in enumerate(sorted(set(wanted.values()))):
+            clip = folder / f"{number}.mp4"
+            frames = min(CLIP_FRAMES, 20 * rate)
+            write_camera_clip(clip, width=width, height=height, rate_fps=rate, frames=frames)
+            for camera_name, kind in wanted.items():
+                if kind == (width, height, rate):
+                    stack.enter_context(camera(clip, relay.address(f"/{camera_name}")))
+        sources = "".join(f"  {one}: {{source: '{relay.address(f'/{one}')}'}}\n" for one in wanted)
+        config = folder / "cameras.yaml"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            served = _Served(free.getsockname()[1])
+        config.write_text(f"listen: 127.0.0.1:{served.port}\ncameras:\n{sources}")
+        command = [sys.executable, "-m", "streamderain", "serve", str(config)]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
+        served.await_ready()
+        time.sleep(WARM_S)
+        before, used = served.state(), _usage(process.pid)
+        buckets = served.buckets()
+        fps: dict[str, list[float]] = {one: [] for one in wanted}
+        for _ in range(seconds):
+            time.sleep(1)
+            for one, told in served.state().items():
+                fps[one].append(told["fps"])
+        after, used_after, buckets_after = served.state(), _usage(process.pid), served.buckets()
+    rows = []
+    for one, (width, height, rate) in wanted.items():
+        rows.append(
+            {
+                "camera": one,
+                "width": width,
+                "height": height,
+                "rate_fps": rate,
+                "fps": round(statistics.median(fps[one]), 2),
+                "least_fps": round(min(fps[one]), 2),
+                "dropped": after[one]["dropped"] - before[one]["dropped"],
+                "latency_p99_below_s": _p99(buckets.get(one, {}), buckets_after.get(one, {})),
+            }
+        )
+    cores = (used_after[0] - used[0]) / seconds
+    result = {"benchmark": "site", "cores_busy": round(cores, 2), "rss_mb": round(used_after[1] / 1e6)}
+    report({**result, "rows": rows}, path)
+
+
+def _wanted(cameras: str) -> dict[str, tuple[int, int, int]]:
+    found = {}
+    for text in cameras.split(","):
+        match = _KIND.fullmatch(text.strip())
+        if match is None:
+            raise click.BadParameter(f"{text!r} is not of the form 4x640x360@5")
+        count, width, height, rate = map(int, match.groups())
+        for number in range(count):
+            found[f"c{width}-{rate}-{number}"] = (width, height, rate)
+    return found
+
+
+class _Served:
+    """The site that is measured.
+
+    Args:
+        port: Where it listens.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def get(self, path: str) -> str:
+        """Return what is answered."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def state(self) -> dict[str, Any]:
+        """Return what the page shows, by camera."""
+        found: dict[str, Any] = json.loads(self.get("/state"))
+        return found
+
+    def buckets(self) -> dict[str, dict[float, float]]:
+        """Return the histogram of latency, by camera."""
+        found: dict[str, dict[float, float]] = {}
+        for name, limit, count in _BUCKET.findall(self.get("/metrics")):
+            found.setdefault(name, {})[float(limit)] = float(count)
+        return found
+
+    def await_ready(self) -> None:
+        """Wait until all cameras give frames."""
+        until = time.monotonic() + LIMIT_S
+        while time.monotonic() < until:
+            try:
+                self.get("/readyz")
+                return
+            except OSError:
+                time.sleep(0.2)
+        raise click.ClickException("not all cameras gave frames")
+
+
+def _usage(pid: int) -> tuple[float, int]:
+    """Return processor seconds and memory of a process and its children."""
+    run = psutil.Process(pid)
+    family = [run, *run.children(recursive=True)]
+    times = [one.cpu_times() for one in family]
+    return sum(one.user + one.system for one in times), sum(one.memory_info().rss for one in family)
+
+
+def _p99(before: dict[float, float], after: dict[float, float]) -> float | None:
+    """Return the least bucket that holds 99 of 100 of what came between."""
+    counts = {limit: count - before.get(limit, 0) for limit, count in sorted(after.items())}
+    most = max(counts.values(), default=0)
+    return next((limit for limit, count in counts.items() if most and count >= 0.99 * most), None)
