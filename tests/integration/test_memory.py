@@ -109,9 +109,9 @@ def test_a_folder_of_many_files_takes_no_more_memory_than_a_few(tmp_path: Path) 
         tmp_path / "out",
     )
     assert len(held) == 200
-    early, late = sorted(held[20:60])[20], sorted(held[160:])[20]
-    # How threads share two pools depends on what else the machine does; a leak would be 10 % and more.
-    assert late < 1.08 * early, (early, late)
+    # The two pools settle within some sixty files (measured over 500: 91, 95, 96, 93, 93 ... 94 MB).
+    early, late = sorted(held[60:100])[20], sorted(held[160:])[20]
+    assert late < 1.05 * early, (early, late)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "ts"])

@@ -13,7 +13,6 @@ import av
 from av.container import InputContainer
 
 from streamderain.addresses import display_name, is_address
-from streamderain.closable import Closable
 from streamderain.errors import ConfigError, DecodeError
 from streamderain.frame import NO_LEAD, Frame, Lead, StreamInfo
 from streamderain.media.jpeg import jpeg_fault
@@ -22,6 +21,7 @@ from streamderain.media.reading.container import is_pipe
 from streamderain.media.reading.damage import Damage
 from streamderain.media.reading.decoder import DEFAULT_RATE, VideoDecoder
 from streamderain.media.reading.demuxer import COPIED, Demuxer, is_cover
+from streamderain.media.reading.one_connection import OneConnection
 from streamderain.media.reading.trim import Item, TimeRange, Trim, requested_range
 from streamderain.media.reading.truncation import truncation
 from streamderain.media.track import VideoTrack
@@ -34,7 +34,7 @@ is tried, then the beginning."""
 Packet = Any
 
 
-class FileSource(Closable):
+class FileSource(OneConnection):
     """Yields the frames of every video stream of a file or pipe, and the packets of streams that are copied.
 
     Decodes until every video stream has given its first picture, so that what it says of them is true.
@@ -162,24 +162,6 @@ class FileSource(Closable):
     def was_stopped(self) -> bool:
         """Whether `stop` ended the source before its own end."""
         return self._demuxer.was_stopped
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether other streams follow: never."""
-        return False
-
-    @property
-    def is_given_up(self) -> bool:
-        """Whether it was sought for long enough: it is never sought."""
-        return False
-
-    def refresh(self) -> bool:
-        """Return nothing is live here: there is no present to begin at."""
-        return False
-
-    def take_up(self) -> bool:
-        """Return nothing follows the end."""
-        return False
 
     def end(self) -> bool:
         """End a source that brings nothing more: what the decoder still holds is given, then comes the end.

@@ -14,7 +14,6 @@ import av
 from av.codec.context import CodecContext
 from av.container import InputContainer
 
-from streamderain.closable import Closable
 from streamderain.errors import ConfigError, DecodeError, OpenError
 from streamderain.frame import NO_LEAD, Frame, Lead, StreamInfo
 from streamderain.media.jpeg import jpeg_fault
@@ -22,6 +21,7 @@ from streamderain.media.pixels import converted, geometry_of, working_format
 from streamderain.media.reading.container import check_file, open_container
 from streamderain.media.reading.damage import Damage
 from streamderain.media.reading.decoder import VideoDecoder, decoder_threads
+from streamderain.media.reading.one_connection import OneConnection
 from streamderain.media.reading.trim import Trim, requested_range
 from streamderain.media.track import VideoTrack
 from streamderain.options import ReadOptions
@@ -57,7 +57,7 @@ _PHOTOGRAPHS = (".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".webp", ".avif")
 """What cameras write; numbered files of these kinds need not be a video."""
 
 
-class ImageSequence(Closable):
+class ImageSequence(OneConnection):
     """Yields numbered images as the frames of one video; nothing is copied beside them.
 
     Images are decoded a few ahead, in parallel. One that cannot be decoded is skipped, which leaves a gap in
@@ -158,24 +158,6 @@ class ImageSequence(Closable):
 
     def peek(self, stream_index: int) -> None:
         """Return nothing: no packets are copied."""
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether other streams follow: never."""
-        return False
-
-    @property
-    def is_given_up(self) -> bool:
-        """Whether it was sought for long enough: it is never sought."""
-        return False
-
-    def refresh(self) -> bool:
-        """Return nothing is live here: there is no present to begin at."""
-        return False
-
-    def take_up(self) -> bool:
-        """Return nothing follows the end."""
-        return False
 
     def end(self) -> bool:
         """Return images never keep one waiting: there is nothing to end."""

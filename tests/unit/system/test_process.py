@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -95,3 +97,29 @@ def test_close_ends_the_process() -> None:
     values.close()
     assert not values._process.is_alive()
     values.close()
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown", "dumpable"),
+    [
+        ("rtsp://admin:s3cr3t@camera/live", "rtsp://***@camera/live", 0),
+        ("rtsp://camera/live", "rtsp://camera/live", 1),
+    ],
+)
+def test_secrets_leave_the_command_line_and_no_core_file(argument: str, shown: str, dumpable: int) -> None:
+    program = (
+        "import ctypes, sys\n"
+        "from pathlib import Path\n"
+        "from streamderain.system.process import hide_secrets\n"
+        "ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)\n"  # whatever this machine's tests run as
+        "hide_secrets(['streamderain', 'run', sys.argv[1]])\n"
+        "print(Path('/proc/self/cmdline').read_bytes().replace(b'\\0', b' ').decode())\n"
+        "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, argument], capture_output=True, text=True, check=True, timeout=60
+    )
+    line, *_, told = done.stdout.strip().splitlines()
+    assert shown in done.stdout
+    assert "s3cr3t" not in done.stdout
+    assert int(told) == dumpable, line
