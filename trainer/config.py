@@ -21,7 +21,7 @@ T = TypeVar("T")
 PAIRS, TRANSLATION = "pairs", "translation"
 """Methods: supervised on known pairs, and DCD-GAN between unpaired domains."""
 
-FAMILIES = ("fast", "generator", "residual-generator")
+FAMILIES = ("fast", "deep", "generator", "residual-generator")
 
 MAY_CHANGE = frozenset(
     {"steps", "threads", "workers", "precision", "validate_every", "sample_every", "save_every", "keep_every"}
@@ -34,13 +34,14 @@ class NetworkConfig:
     """The network that is trained to take rain away.
 
     Attributes:
-        family: "fast" (`streamderain.nets.fast.FastNet`, on luma) or "generator" (the paper's, on RGB:
+        family: "fast" (`streamderain.nets.fast.FastNet`, on luma), "deep" (the same with many more layers:
+            `streamderain.nets.deep.DeepNet`), "generator" (the paper's, on RGB:
             `streamderain.nets.generator.Generator`), or "residual-generator" (the same layers, whose answer
             is added to the picture: `streamderain.nets.generator.ResidualGenerator`).
         width: Channels of the first layer.
         middle_width: Channels at 1/8 size; fast family only.
         middle_layers: 3x3 convolutions at 1/8 size; fast family only.
-        blocks: Residual blocks; generators only.
+        blocks: Residual blocks; not the fast family.
     """
 
     family: str = "fast"
@@ -343,7 +344,7 @@ def _validate(config: TrainConfig, where: str) -> None:
         f"network.family must be one of {', '.join(FAMILIES)}": config.network.family in FAMILIES,
         "data.clips must be empty where a network of RGB learns from pairs": config.method == TRANSLATION
         or not config.data.clips
-        or config.network.family == "fast",
+        or config.network.family in ("fast", "deep"),
         "int8 phases need network.family fast": config.network.family == "fast"
         or not any(p.int8 for p in config.phases),
         "translation.contrasts must be 2 or 4": config.translation.contrasts in (2, 4),

@@ -12,33 +12,36 @@ from typing import Any
 
 import torch
 
-from streamderain.nets.fast import BLOCK, PARTS, PRIOR_BLOCKS, Answer
 from streamderain.nets.generator import Generator, RgbCore
-from streamderain.nets.network import Network
+from streamderain.nets.luma import BLOCK, PARTS, PRIOR_BLOCKS, Answer, LumaNetwork
 
 OPSET = 18
+_FOLDED_BYTES = 1024
 INPUT_NAMES = ("window", "prior", "validity")
 OUTPUT_NAMES = Answer._fields
 
 
-def export_core(network: Network, path: Path) -> None:
-    """Write the core as a self-contained ONNX file with dynamic batch, height and width.
+def export_core(network: LumaNetwork, path: Path, weights: Sequence[Path] = ()) -> None:
+    """Write the core of a network of luma as an ONNX file with dynamic batch, height and width.
 
     Inputs: `window` (N, 64, h, w), `prior` (N, 3, h, w) and `validity` (N, 2), float32, see
-    `FastNet.forward`, with even h and w. Outputs: the fields of `streamderain.nets.fast.Answer`.
+    `LumaNetwork.forward`, whose sizes h and w keep. Outputs: the fields of `streamderain.nets.luma.Answer`.
 
     Args:
-        network: One of the fast family, in float32.
-        path: Target file.
+        network: In float32.
+        path: Target file, in the folder of the weights.
+        weights: Safetensors files that together hold the network's parameters as float16: the graph reads
+            them where they lie, and computes in float32. Without any it holds its parameters itself.
     """
     network = network.eval()
     blocks = torch.zeros(2, PARTS * BLOCK * BLOCK, 24, 32)
     prior = torch.zeros(2, len(PRIOR_BLOCKS), 24, 32)
     validity = torch.ones(2, 2)
     batch = torch.export.Dim("batch", min=1, max=64)
-    # Multiples of 2, since the middle of the network halves the blocks once more.
-    rows = 2 * torch.export.Dim("rows", min=1, max=4096)
-    columns = 2 * torch.export.Dim("columns", min=1, max=4096)
+    # The middle of the network halves the blocks once or twice more.
+    step = network.multiple // BLOCK
+    rows = step * torch.export.Dim("rows", min=1, max=4096)
+    columns = step * torch.export.Dim("columns", min=1, max=4096)
     plane = {0: batch, 2: rows, 3: columns}
     with _quiet_exporter():
         program = torch.onnx.export(
@@ -53,7 +56,7 @@ def export_core(network: Network, path: Path) -> None:
         )
     assert program is not None
     program.save(str(path), external_data=False)
-    _finish(path)
+    _finish(path, weights)
 
 
 def export_rgb_core(network: Generator, path: Path, weights: Sequence[Path]) -> None:
@@ -144,7 +147,9 @@ def _point_to(model: Any, places: Mapping[str, tuple[str, int, int]]) -> None:
         for key, value in (("location", file), ("offset", offset), ("length", length)):
             outside.external_data.add(key=key, value=str(value))
         tensor.CopyFrom(outside)
-    assert not left, f"the exporter renamed {', '.join(left)}"
+    # Small ones may be folded into what is computed of them; those stay in the graph.
+    renamed = [name for name, (_, _, length) in left.items() if length > _FOLDED_BYTES]
+    assert not renamed, f"the exporter renamed {', '.join(renamed)}"
     for node in reversed(conversions):
         model.graph.node.insert(0, node)
 

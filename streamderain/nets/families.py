@@ -10,17 +10,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from streamderain.errors import ModelError
+from streamderain.nets.deep import DeepNet
 from streamderain.nets.fast import FastNet
 from streamderain.nets.generator import Generator, ResidualGenerator
 from streamderain.nets.network import Network
 
 FAMILIES: Mapping[str, type[Network]] = MappingProxyType(
-    {family.family: family for family in (FastNet, Generator, ResidualGenerator)}
+    {family.family: family for family in (FastNet, DeepNet, Generator, ResidualGenerator)}
 )
 
 
 SIZES = ("width", "blocks")
-"""What files of the generators' weights tell of their sizes, as whole numbers in their metadata."""
+"""What files of weights tell of their sizes, as whole numbers in their metadata."""
 
 
 def load_core(family: str, weights: Sequence[Path]) -> Network:

@@ -20,13 +20,13 @@ def weights(run_folder: Path, folder: Path) -> None:
     """Write the averaged generator that takes rain away, in half precision, in shards below 16 MiB."""
     from streamderain.errors import ConfigError
     from streamderain.nets.generator import Generator
-    from trainer.networks.generator_weights import save_generator
     from trainer.networks.load import load_network
+    from trainer.networks.network_weights import save_weights
 
     network = load_network(run_folder)
     if not isinstance(network, Generator):
         raise ConfigError(
             f"{run_folder} holds the fast network; `python -m trainer export` makes a model of it"
         )
-    for path in save_generator(network, folder):
+    for path in save_weights(network, folder):
         click.echo(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")

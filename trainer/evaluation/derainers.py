@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from streamderain.errors import ConfigError, EngineUnavailable, ModelNotFound
 from streamderain.frame import Geometry, Planes, customary_matrix
 from streamderain.models import CARD_NAME, FlowCells, ModelCard, ModelFile, read_card
-from streamderain.nets.fast import BLOCK, FastNet
+from streamderain.nets.fast import FastNet
+from streamderain.nets.luma import BLOCK
 from streamderain.options import EngineOptions
 from streamderain.runtime.base import Engine, SessionOptions
 from trainer.checkpoint import checkpoint_path, is_checkpoint
 from trainer.evaluation.cases import Case, VideoPlan, all_cases
 from trainer.evaluation.scores import Clean, Row, score
 from trainer.evaluation.validate import network_clean
-from trainer.networks.generator_weights import holds_generator
+from trainer.networks.network_weights import holds_weights
 
 Codes = NDArray[np.uint8]
 _WEIGHTS = "weights"
@@ -60,7 +61,7 @@ def model_file(model: Path, precision: str | None) -> tuple[Path, str]:
         precision = precision or card.default_precision["openvino"]
         card.file(precision)
         return model, precision
-    if model.is_dir() and holds_generator(model):
+    if model.is_dir() and holds_weights(model):
         found = _WEIGHTS
     elif is_checkpoint(checkpoint_path(model)):
         found = "checkpoint"

@@ -1,4 +1,4 @@
-"""What the cards of exported models say: of the fast network of luma, and of the generator of RGB."""
+"""What the cards of exported models say: of the networks of luma, and of the generator of RGB."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from streamderain.models import FlowCells
-from streamderain.nets import fast, generator
+from streamderain.nets import deep, fast, generator, luma
 from streamderain.nets.network import Network
 
 _MATERIAL = (
@@ -50,18 +50,33 @@ class Kind:
 UNPAIRED_CONFIG = "dcd-unpaired"
 """The configuration whose runs are the unpaired part of dcd-gan."""
 
-FAST = Kind(
-    facts={
-        "family": fast.FastNet.family,
+
+def _facts_of_luma(network: type[luma.LumaNetwork]) -> dict[str, Any]:
+    return {
+        "family": network.family,
         "input": "luma",
         "before": 1,
         "after": 1,
-        "block": fast.BLOCK,
-        "multiple": fast.MULTIPLE,
+        "block": luma.BLOCK,
+        "multiple": network.multiple,
         "tileable": True,
-        "alignment": fast.FastNet.alignment,
+        "alignment": network.alignment,
         "flow": asdict(FlowCells()),
-    },
+    }
+
+
+_JUDGED_LUMA = """Means over pictures, beside the score of the untouched input. On *rain-free* rows the input
+is the target, and the score measures harm; 100 dB stands for equal pictures. *Every 3.* means that only every
+third frame is taken: motion three times as fast. Clips: rain drawn on them, as it
+is and after H.264 (CRF 23), luma plane. Stills: luma of MATLAB's rgb2ycbcr, no neighbours. These sets were
+watched while the training was set up: they are no unseen test."""
+
+_LESSON_LUMA = (
+    "rain drawn over rain-free clips and photographs, and a few pairs from elsewhere. No pairs of real rain."
+)
+
+FAST = Kind(
+    facts=_facts_of_luma(fast.FastNet),
     precisions=("f32", "int8"),
     default_precision={"openvino": "int8", "torch": "f32"},
     summary="Fast deraining of video luma from three frames; int8 on CPUs.",
@@ -81,13 +96,31 @@ FAST = Kind(
   texture goes.
 - Drops on the windscreen or lens, splashes, fog and veils stay: it removes falling streaks.
 - Streaks that look unlike the drawn kind, such as very wide, blurred or dark ones, may stay.""",
-    judged="""Means over pictures, beside the score of the untouched input. On *rain-free* rows the input
-is the target, and the score measures harm; 100 dB stands for equal pictures. *Every 3.* means that only every
-third frame is taken: motion three times as fast. Clips: rain drawn on them, as it
-is and after H.264 (CRF 23), luma plane. Stills: luma of MATLAB's rgb2ycbcr, no neighbours. These sets were
-watched while the training was set up: they are no unseen test.""",
-    lesson="rain drawn over rain-free clips and photographs, and a few pairs from elsewhere. No pairs of "
-    "real rain.",
+    judged=_JUDGED_LUMA,
+    lesson=_LESSON_LUMA,
+)
+
+DEEP = Kind(
+    facts=_facts_of_luma(deep.DeepNet),
+    precisions=("f32",),
+    default_precision={"openvino": "f32", "torch": "f32"},
+    summary="The best picture: deep deraining of luma, video or single pictures; several times slower.",
+    attribution=f"{_MIXED}{_MATERIAL.format(clips='dashcam clips, ')}. The problem and the name follow "
+    "DCD-GAN (Chen et al., CVPR 2022); its code and weights are not used.",
+    about="""- Family `deep` (`streamderain/nets/deep.py`): reads and answers what the fast network does (the luma of
+  a frame, by how much it is brighter or darker than its neighbours, which are aligned with it by optical
+  flow) with residual blocks at a quarter, an eighth and a sixteenth of the size. None is ever added; chroma
+  passes untouched.
+- A missing neighbour (still picture, first or last frame, scene cut) is a copy of the current frame with a
+  validity of 0.
+- `weights*.safetensors` hold the parameters in half precision, `model.onnx` the graph, which reads them there
+  and computes in float32.""",
+    shortcomings="""\
+- Slower than dcd-lite: `streamderain estimate` tells how long a video takes.
+- Rain whose streaks cover most of the picture from several directions (Rain100H) is thinned, not gone.
+- Drops on the windscreen or lens, splashes, fog and veils stay: it removes falling streaks.""",
+    judged=_JUDGED_LUMA,
+    lesson=_LESSON_LUMA,
 )
 
 _GENERATOR_BYTES_PER_PX = 2_000
@@ -142,7 +175,7 @@ rainy sides belonged to its rainy domain: they are no unseen test. Luma of MATLA
     ),
 )
 
-KINDS = {str(kind.facts["family"]): kind for kind in (FAST, GENERATOR)}
+KINDS = {str(kind.facts["family"]): kind for kind in (FAST, DEEP, GENERATOR)}
 
 
 def kind_of(network: Network) -> Kind:

@@ -10,6 +10,7 @@ from pathlib import Path
 from streamderain.errors import ConfigError
 from streamderain.models import CARD_NAME
 from streamderain.nets.export import export_core, export_rgb_core
+from streamderain.nets.fast import FastNet
 from streamderain.nets.generator import Generator
 from streamderain.nets.network import Network
 from trainer.checkpoint import Part, all_parts, checkpoint_path, read_checkpoint, save_tensors, tensors_under
@@ -18,8 +19,8 @@ from trainer.data.paired import Batch
 from trainer.export.card import model_card, parts_of_model, write_card
 from trainer.export.kinds import KINDS, kind_of
 from trainer.export.quantise import quantise_core
-from trainer.networks.generator_weights import save_generator
 from trainer.networks.load import load_network
+from trainer.networks.network_weights import SizedNetwork, load_weights, save_weights
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,14 @@ def export_model(
 def _exported(trained: Trained, folder: Path, calibration: Sequence[Batch]) -> dict[str, list[Path]]:
     """Write a model's files; return them by precision, each with those that belong to it."""
     network, core, weights = trained.network, folder / "model.onnx", folder / "weights.safetensors"
-    if isinstance(network, Generator):
-        shards = save_generator(network, folder)
-        export_rgb_core(network, core, shards)
+    if isinstance(network, SizedNetwork):
+        shards = save_weights(network, folder)
+        if isinstance(network, Generator):
+            export_rgb_core(network, core, shards)
+        else:
+            export_core(load_weights(folder), core, shards)
         return {"f32": [core, *shards], "weights": shards}
+    assert isinstance(network, FastNet)
     rounded = folder / "model.int8.onnx"
     export_core(network, core)
     quantise_core(core, rounded, calibration, ranges=trained.ranges)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from streamderain.nets.export import INPUT_NAMES, OUTPUT_NAMES
-from streamderain.nets.fast import core_window
+from streamderain.nets.luma import core_window
 from trainer.data.paired import Batch
 from trainer.networks.int8_rules import INPUT_SCALE, OUTLIERS, SUM_RANGE
 

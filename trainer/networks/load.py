@@ -11,7 +11,7 @@ from streamderain.nets.fast import FastNet
 from streamderain.nets.network import Network
 from trainer.checkpoint import checkpoint_path, is_checkpoint, read_checkpoint, tensors_under
 from trainer.config import parse_config
-from trainer.networks.generator_weights import holds_generator, load_generator
+from trainer.networks.network_weights import holds_weights, load_weights
 from trainer.networks.translators import new_network
 
 AVERAGE, RAIN_AVERAGE = "average", "rain_average"
@@ -41,8 +41,8 @@ def load_network(path: Path, *, which: str = AVERAGE) -> Network:
     if (path / CARD_NAME).is_file():
         card = read_card(path)
         return load_core(card.family, card.paths("weights"))
-    if holds_generator(path):
-        return load_generator(path)
+    if holds_weights(path):
+        return load_weights(path)
     if path.is_file():
         return load_core(FastNet.family, [path])
     raise ModelNotFound(f"no network at {path}; give a run, a checkpoint, weights or a model folder")

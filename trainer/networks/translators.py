@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from streamderain.nets.deep import DeepNet
 from streamderain.nets.fast import FastNet
 from streamderain.nets.generator import Generator, ResidualGenerator
 from streamderain.nets.network import Network
@@ -40,7 +41,7 @@ class Translator:
 
 def new_network(config: NetworkConfig) -> Network:
     """Make a network with fresh weights."""
-    for family in (Generator, ResidualGenerator):
+    for family in (DeepNet, Generator, ResidualGenerator):
         if config.family == family.family:
             return family(width=config.width, blocks=config.blocks)
     return FastNet(width=config.width, middle_width=config.middle_width, middle_layers=config.middle_layers)

@@ -30,7 +30,7 @@ from streamderain.frame import Geometry, Plane, Planes, luma_weights
 PRIOR_BLOCKS = (3, 9, 33)
 PRIOR_FLOOR = 0.1 / 255.0
 PRIOR_LIMIT = 4.0
-"""Those of `streamderain.nets.fast`, which imports torch."""
+"""Those of `streamderain.nets.luma`, which imports torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def luma_of(components: Planes, scale: LumaScale) -> Plane:
 def rain_prior(
     excess: NDArray[np.float32], deficit: NDArray[np.float32], target: NDArray[np.float32]
 ) -> None:
-    """Weigh excess against deficit around each block, see `streamderain.nets.fast.rain_prior`.
+    """Weigh excess against deficit around each block, see `streamderain.nets.luma.rain_prior`.
 
     Args:
         excess: Each block's mean, units, (rows, columns).

@@ -185,7 +185,7 @@ def _units(graph: GraphBuilder, plane: Value, scale: LumaScale, beyond: tuple[in
 
 
 def _window(graph: GraphBuilder, current: Value, neighbours: list[Value], block: int) -> list[Value]:
-    """Return the blocks of the current frame, excess, rest and deficit, see `nets.fast.core_window`."""
+    """Return the blocks of the current frame, excess, rest and deficit, see `nets.luma.core_window`."""
     brightest, darkest = neighbours[0], neighbours[0]
     for other in neighbours[1:]:
         brightest, darkest = graph.op("Max", brightest, other), graph.op("Min", darkest, other)
@@ -199,7 +199,7 @@ def _window(graph: GraphBuilder, current: Value, neighbours: list[Value], block:
 
 
 def _prior(graph: GraphBuilder, excess: Value, deficit: Value) -> Value:
-    """Weigh excess against deficit around each block, see `nets.fast.rain_prior`."""
+    """Weigh excess against deficit around each block, see `nets.luma.rain_prior`."""
     means = [graph.op("ReduceMean", blocks, graph.whole([1])) for blocks in (excess, deficit)]
     both = graph.op("Concat", *means, axis=1)
     found = []

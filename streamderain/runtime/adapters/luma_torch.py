@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from streamderain.nets.fast import Answer, core_window, rain_prior, residual_planes
+from streamderain.nets.luma import Answer, core_window, rain_prior, residual_planes
 from streamderain.runtime.adapters.luma import LumaScale
 
 
@@ -14,7 +14,7 @@ class LumaAdapter(torch.nn.Module):
     """The adapter of `adapters/luma.py` around a core, on whole planes of codes.
 
     Args:
-        core: See `streamderain.nets.fast.FastNet.forward`.
+        core: See `streamderain.nets.luma.LumaNetwork.forward`.
         scale: How codes map onto the core's scale.
         current: Place of the current frame in the window.
         multiple: Planes are extended to a multiple of this many pixels.

@@ -32,8 +32,8 @@ from trainer.evaluation.niqe import Niqe
 from trainer.evaluation.report import Report, check_targets
 from trainer.evaluation.scores import METRICS, PictureScore, pool_scores, score, score_pictures
 from trainer.evaluation.validate import Validator, network_clean
-from trainer.networks.generator_weights import holds_generator, load_generator, save_generator
 from trainer.networks.load import load_network
+from trainer.networks.network_weights import holds_weights, load_weights, save_weights
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +182,7 @@ def test_stills_have_no_neighbours_and_stop_at_the_limit(tmp_path: Path) -> None
 def test_a_generator_comes_back_from_its_shards(tmp_path: Path) -> None:
     generator = tiny_generator()
     largest = max(value.nbytes for value in generator.state_dict().values())
-    paths = save_generator(generator, tmp_path, max_bytes=2**16 + largest, dtype=torch.float32)
+    paths = save_weights(generator, tmp_path, max_bytes=2**16 + largest, dtype=torch.float32)
     count = len(paths)
     assert count > 2
     assert [path.name for path in paths] == [
@@ -190,76 +190,76 @@ def test_a_generator_comes_back_from_its_shards(tmp_path: Path) -> None:
     ]
     keys = [key for path in paths for key in load_file(path)]
     assert sorted(keys) == sorted(generator.state_dict())
-    loaded = load_generator(tmp_path)
+    loaded = load_weights(tmp_path)
     for key, value in generator.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[key], value, rtol=0, atol=0)
     assert not loaded.training
-    assert holds_generator(tmp_path)
-    assert load_generator(paths[1]).state_dict().keys() == loaded.state_dict().keys()
+    assert holds_weights(tmp_path)
+    assert load_weights(paths[1]).state_dict().keys() == loaded.state_dict().keys()
 
 
 def test_half_precision_is_stored_and_computed_in_single(tmp_path: Path) -> None:
     generator = tiny_generator()
-    (path,) = save_generator(generator, tmp_path)
+    (path,) = save_weights(generator, tmp_path)
     assert path.name == "weights.safetensors"
     assert {value.dtype for value in load_file(path).values()} == {torch.float16}
-    loaded = load_generator(path)
+    loaded = load_weights(path)
     assert {value.dtype for value in loaded.state_dict().values()} == {torch.float32}
     for key, value in generator.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[key], value.half().float(), rtol=0, atol=0)
 
 
 def test_the_papers_generator_fits_in_two_files(tmp_path: Path) -> None:
-    paths = save_generator(Generator(), tmp_path)
+    paths = save_weights(Generator(), tmp_path)
     assert len(paths) == 2
     assert all(path.stat().st_size <= 15 * 2**20 for path in paths)
 
 
 def test_saving_again_leaves_no_old_shard(tmp_path: Path) -> None:
     generator = tiny_generator()
-    save_generator(generator, tmp_path, max_bytes=80_000, dtype=torch.float32)
+    save_weights(generator, tmp_path, max_bytes=80_000, dtype=torch.float32)
     assert len(list(tmp_path.iterdir())) > 1
-    save_generator(generator, tmp_path)
+    save_weights(generator, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
 def test_a_lost_shard_is_named(tmp_path: Path) -> None:
-    paths = save_generator(tiny_generator(), tmp_path, max_bytes=80_000, dtype=torch.float32)
+    paths = save_weights(tiny_generator(), tmp_path, max_bytes=80_000, dtype=torch.float32)
     paths[1].unlink()
     with pytest.raises(OpenError, match=f"lacks {paths[1].name}; copy every shard"):
-        load_generator(tmp_path)
+        load_weights(tmp_path)
     with pytest.raises(OpenError, match=f"lacks {paths[1].name}"):
         load_clean(tmp_path)
 
 
 def test_shards_of_two_trainings_are_not_mixed(tmp_path: Path) -> None:
     for seed in (0, 1):
-        save_generator(tiny_generator(seed), tmp_path / str(seed), max_bytes=80_000, dtype=torch.float32)
+        save_weights(tiny_generator(seed), tmp_path / str(seed), max_bytes=80_000, dtype=torch.float32)
     name = sorted(path.name for path in (tmp_path / "0").iterdir())[0]
     (tmp_path / "1" / name).replace(tmp_path / "0" / name)
     with pytest.raises(OpenError, match="come from two savings"):
-        load_generator(tmp_path / "0")
+        load_weights(tmp_path / "0")
     (tmp_path / "0" / "weights.safetensors").write_bytes(b"")
     with pytest.raises(OpenError, match=r"remove those that do not belong: weights\.safetensors"):
-        load_generator(tmp_path / "0")
+        load_weights(tmp_path / "0")
 
 
 def test_what_is_no_generator_is_named(tmp_path: Path) -> None:
     with pytest.raises(OpenError, match="name a file of weights"):
-        load_generator(tmp_path)
+        load_weights(tmp_path)
     save_tensors(tmp_path / "weights.safetensors", FastNet().state_dict(), {})
-    assert not holds_generator(tmp_path)
-    with pytest.raises(OpenError, match="holds no weights of the generator"):
-        load_generator(tmp_path)
+    assert not holds_weights(tmp_path)
+    with pytest.raises(OpenError, match="holds no weights of a network of free sizes"):
+        load_weights(tmp_path)
     about = {"family": "generator", "width": "4", "blocks": "2"}
     save_tensors(tmp_path / "weights.safetensors", FastNet().state_dict(), about)
-    with pytest.raises(OpenError, match="does not hold a whole generator"):
-        load_generator(tmp_path)
+    with pytest.raises(OpenError, match="does not hold a whole network"):
+        load_weights(tmp_path)
     (tmp_path / "weights.safetensors").write_bytes(b"no weights")
     with pytest.raises(OpenError, match="cannot be read as weights"):
-        load_generator(tmp_path / "weights.safetensors")
+        load_weights(tmp_path / "weights.safetensors")
     with pytest.raises(ConfigError, match="allow larger files"):
-        save_generator(tiny_generator(), tmp_path / "small", max_bytes=100)
+        save_weights(tiny_generator(), tmp_path / "small", max_bytes=100)
 
 
 @pytest.mark.parametrize("size", [(24, 32), (21, 35), (10, 9)])
@@ -281,7 +281,7 @@ def test_the_generator_runs_on_rgb_extended_at_its_edges(size: tuple[int, int]) 
 
 def test_generators_are_evaluated_from_folders_cards_and_files(tmp_path: Path) -> None:
     dataset = write_set(tmp_path / "set")
-    save_generator(tiny_generator(), tmp_path / "gen", max_bytes=80_000, dtype=torch.float32)
+    save_weights(tiny_generator(), tmp_path / "gen", max_bytes=80_000, dtype=torch.float32)
     case = next(iter(all_cases(dataset, VideoPlan())))
     expected = network_clean(tiny_generator())(case)
     np.testing.assert_array_equal(load_clean(tmp_path / "gen")(case), expected)
@@ -293,7 +293,7 @@ def test_generators_are_evaluated_from_folders_cards_and_files(tmp_path: Path) -
     of_weights = network_clean(load_network(model))(case).astype(int)
     for precision in ("f32", "weights"):  # by OpenVINO and by torch
         assert np.abs(load_clean(model, precision=precision)(case) - of_weights).max() <= 1
-    (path,) = save_generator(tiny_generator(), tmp_path / "one", dtype=torch.float32)
+    (path,) = save_weights(tiny_generator(), tmp_path / "one", dtype=torch.float32)
     np.testing.assert_array_equal(load_clean(path)(case), expected)
     with pytest.raises(ModelNotFound, match="no model at"):
         load_clean(tmp_path / "nowhere")
@@ -431,7 +431,7 @@ def test_reports_are_plain_json_and_tables(tmp_path: Path) -> None:
 def test_the_command_writes_what_it_prints(tmp_path: Path, pyiqa: FakePyiqa) -> None:
     dataset = write_set(tmp_path / "root" / "test" / "Rain", size=(100, 200))
     write_set(tmp_path / "root" / "train", size=(30, 40))
-    save_generator(tiny_generator(), tmp_path / "gen")
+    save_weights(tiny_generator(), tmp_path / "gen")
     command = ["evaluate", "--model", str(tmp_path / "gen"), "--dataset", str(tmp_path / "root")]
     files = ["--json", str(tmp_path / "r.json"), "--markdown", str(tmp_path / "r.md")]
     runner = CliRunner()

@@ -13,7 +13,8 @@ import torch
 
 from streamderain.errors import ConfigError
 from streamderain.nets.export import export_core
-from streamderain.nets.fast import Answer, FastNet, core_window, rain_prior, residual_planes
+from streamderain.nets.fast import FastNet
+from streamderain.nets.luma import Answer, core_window, rain_prior, residual_planes
 from trainer.checkpoint import read_checkpoint
 from trainer.config import PhaseConfig, TrainConfig, parse_config
 from trainer.data.library import Library

@@ -11,17 +11,11 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from streamderain.nets import fast as fast_module
+from streamderain.nets import luma as luma_module
+from streamderain.nets.deep import DeepNet
 from streamderain.nets.export import INPUT_NAMES, OUTPUT_NAMES, export_core
-from streamderain.nets.fast import (
-    FAINTEST,
-    PARTS,
-    PRIOR_BLOCKS,
-    FastNet,
-    core_window,
-    rain_prior,
-    residual_planes,
-)
+from streamderain.nets.families import load_core
+from streamderain.nets.fast import FastNet
 from streamderain.nets.generator import (
     FEATURE_LAYERS,
     BlurDown,
@@ -30,7 +24,9 @@ from streamderain.nets.generator import (
     ResidualGenerator,
     RgbCore,
 )
+from streamderain.nets.luma import FAINTEST, PARTS, PRIOR_BLOCKS, core_window, rain_prior, residual_planes
 from streamderain.runtime.adapters import luma
+from trainer.networks.network_weights import save_weights
 
 
 def parameters(network: nn.Module) -> int:
@@ -125,15 +121,15 @@ def test_the_prior_weighs_excess_against_deficit() -> None:
 
 def test_the_adapters_use_the_networks_numbers() -> None:
     assert (luma.PRIOR_BLOCKS, luma.PRIOR_FLOOR, luma.PRIOR_LIMIT) == (
-        fast_module.PRIOR_BLOCKS,
-        fast_module.PRIOR_FLOOR,
-        fast_module.PRIOR_LIMIT,
+        luma_module.PRIOR_BLOCKS,
+        luma_module.PRIOR_FLOOR,
+        luma_module.PRIOR_LIMIT,
     )
 
 
 def test_corrections_fainter_than_a_code_are_none(fast: FastNet) -> None:
     """Int8 rounds by as much; while training they keep a slope, so that gradients pass."""
-    stages = fast.encode(blocks(1, 64, 64))
+    stages = fast.encode(blocks(1, 64, 64), torch.ones(1, 2))
     with torch.no_grad():
         deployed = fast.decode(stages, no_prior(64, 64), torch.ones(1, 2)).correction
         fast.residual_slope = 1.0
@@ -218,6 +214,77 @@ def core_path(fast: FastNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("core") / "core.onnx"
     export_core(fast, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def deep() -> DeepNet:
+    torch.manual_seed(4)
+    network = DeepNet(width=8, blocks=1)
+    with torch.no_grad():
+        for tail in (network.correction, network.share, network.share_of_rest):
+            tail.weight.mul_(20.0)
+    return network.eval()
+
+
+def test_the_deep_network_keeps_its_budget() -> None:
+    network = DeepNet()
+    assert parameters(network) == 3_720_246
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(blocks(1, 184, 320), no_prior(184, 320), torch.ones(1, 2))
+    pixels = 16 * 184 * 320
+    assert counter.get_total_flops() / 2 / pixels < 45_000  # multiplications and additions for each
+
+
+def test_the_deep_network_takes_light_and_never_adds_any(deep: DeepNet) -> None:
+    window = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    clean = deep.clean_planes(window, torch.ones(2, 2))
+    assert clean.shape == (2, 1, 32, 48)
+    assert (clean <= window[:, 1:2]).all()
+    assert (clean < window[:, 1:2]).any()
+    alone = deep.clean_planes(window, torch.zeros(2, 2))
+    assert not torch.equal(alone, clean), "it is told that neighbours are missing"
+
+
+def test_every_parameter_of_the_deep_network_gets_a_gradient() -> None:
+    torch.manual_seed(0)
+    network = DeepNet(width=8, blocks=1)
+    network.residual_slope = 0.2
+    window, validity = torch.rand(2, 3, 32, 48), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    (network.clean_planes(window, validity, bounded=False) - window[:, :1]).square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_tiles_of_the_deep_network_agree_with_the_whole(deep: DeepNet) -> None:
+    window = blocks(1, 160, 32, seed=5)
+    ones = torch.ones(1, 2)
+    with torch.no_grad():
+        whole = deep(window, rain_prior(window), ones)
+        tile = deep(window[:, :, :128], rain_prior(window[:, :, :128]), ones)
+    for part, full in zip(tile, whole, strict=True):
+        torch.testing.assert_close(part[:, :, :48], full[:, :, :48])
+
+
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 4, 4), (2, 36, 20)])
+def test_the_deep_core_as_exported_computes_the_same(
+    deep: DeepNet, tmp_path: Path, batch: int, height: int, width: int
+) -> None:
+    import onnxruntime
+
+    halves = save_weights(deep, tmp_path)
+    rounded = load_core("deep", halves)
+    export_core(rounded, tmp_path / "core.onnx", halves)
+    assert (tmp_path / "core.onnx").stat().st_size < 100_000, "its parameters lie in the weights"
+    session = onnxruntime.InferenceSession(str(tmp_path / "core.onnx"), providers=["CPUExecutionProvider"])
+    validity = torch.randint(0, 2, (batch, 2), generator=torch.Generator().manual_seed(1)).float()
+    window = blocks(batch, height, width, seed=2)
+    inputs = [window, rain_prior(window), validity]
+    feed = dict(zip(INPUT_NAMES, (i.numpy() for i in inputs), strict=True))
+    with torch.no_grad():
+        expected = rounded(*inputs)
+    for exported, tensor in zip(session.run(list(OUTPUT_NAMES), feed), expected, strict=True):
+        np.testing.assert_allclose(exported, tensor.numpy(), rtol=1e-5, atol=2e-5)
 
 
 def test_generator_has_the_papers_size() -> None:
