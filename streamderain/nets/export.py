@@ -141,8 +141,8 @@ def _point_to(model: Any, places: Mapping[str, tuple[str, int, int]]) -> None:
         if name not in left:
             continue
         file, offset, length = left.pop(name)
-        conversions.append(helper.make_node("Cast", [name], [tensor.name], to=TensorProto.FLOAT))
-        outside = TensorProto(name=name, data_type=TensorProto.FLOAT16, dims=tensor.dims)
+        conversions.append(helper.make_node("Cast", [f"{name}.half"], [tensor.name], to=TensorProto.FLOAT))
+        outside = TensorProto(name=f"{name}.half", data_type=TensorProto.FLOAT16, dims=tensor.dims)
         outside.data_location = TensorProto.EXTERNAL
         for key, value in (("location", file), ("offset", offset), ("length", length)):
             outside.external_data.add(key=key, value=str(value))

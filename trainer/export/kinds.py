@@ -107,7 +107,7 @@ DEEP = Kind(
     summary="The best picture: deep deraining of luma, video or single pictures; several times slower.",
     attribution=f"{_MIXED}{_MATERIAL.format(clips='dashcam clips, ')}. The problem and the name follow "
     "DCD-GAN (Chen et al., CVPR 2022); its code and weights are not used.",
-    about="""- Family `deep` (`streamderain/nets/deep.py`): reads and answers what the fast network does (the luma of
+    about="""- Family `deep` (`streamderain/nets/deep.py`): reads and answers what the fast one does (luma of
   a frame, by how much it is brighter or darker than its neighbours, which are aligned with it by optical
   flow) with residual blocks at a quarter, an eighth and a sixteenth of the size. None is ever added; chroma
   passes untouched.

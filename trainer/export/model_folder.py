@@ -105,10 +105,11 @@ def _exported(trained: Trained, folder: Path, calibration: Sequence[Batch]) -> d
     network, core, weights = trained.network, folder / "model.onnx", folder / "weights.safetensors"
     if isinstance(network, SizedNetwork):
         shards = save_weights(network, folder)
-        if isinstance(network, Generator):
-            export_rgb_core(network, core, shards)
+        saved = load_weights(folder)
+        if isinstance(saved, Generator):
+            export_rgb_core(saved, core, shards)
         else:
-            export_core(load_weights(folder), core, shards)
+            export_core(saved, core, shards)
         return {"f32": [core, *shards], "weights": shards}
     assert isinstance(network, FastNet)
     rounded = folder / "model.int8.onnx"
