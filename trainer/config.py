@@ -127,6 +127,9 @@ class DataConfig:
         stills: Folders of rain-free pictures.
         pairs: Folders holding `input/` and `target/` pictures of the same names.
         layers: Folders of gray streak layers.
+        real: Folders of rainy video files without clean versions; see `trainer.data.real_rain`.
+        share_real: Windows of these, whose target is what the frames around agree on.
+        real_streaks: Chance that drawn rain is that of those whose camera stands still, frame after frame.
         share_clip: Windows of clips, rain drawn on the spot.
         share_coded: Windows of clips whose rain went through H.264.
         share_moving_still: Stills panned and zoomed into three frames, rain drawn on the spot.
@@ -155,6 +158,9 @@ class DataConfig:
     stills: tuple[str, ...] = ("clean_bsds", "clean_camvid_train", "clean_imagenet")
     pairs: tuple[str, ...] = ("paired_rain13k", "paired_rain100H_style")
     layers: tuple[str, ...] = ("streaks_garg",)
+    real: tuple[str, ...] = ()
+    share_real: float = 0.0
+    real_streaks: float = 0.25
     share_clip: float = 0.30
     share_coded: float = 0.22
     share_moving_still: float = 0.11

@@ -30,9 +30,13 @@ from trainer.config import DataConfig
 from trainer.data import pictures
 from trainer.data.layouts import find_pairs
 from trainer.data.pairing import PairedPicture
+from trainer.data.real_rain import moving_streaks
 
 Codes = NDArray[np.uint8]
 _LAYER_SIZE = (384, 512)
+_REAL_FRAMES = 600
+"""Most frames that are read of a rainy video."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -41,8 +45,9 @@ class Entry:
     """One array of the library.
 
     Attributes:
-        kind: "clip", "coded" (a rainy clip after H.264), "still", "rainy", "target" (a pair), "layer"; of
-            unpaired domains "domain rainy", "domain rained" or "domain clean".
+        kind: "clip", "coded" (a rainy clip after H.264), "still", "rainy", "target" (a pair), "layer", "real"
+            (a rainy clip without a clean version), "moving layer" (its streaks); of unpaired domains "domain
+            rainy", "domain rained" or "domain clean".
         name: Source file.
         offset: First sample in the flat file.
         shape: (frames, height, width); of the domains, and of pictures in RGB, (channels, height, width).
@@ -113,7 +118,7 @@ def open_library(data: Path, cache: Path, config: DataConfig, *, seed: int, chan
 def _key(data: Path, config: DataConfig, pairs: Sequence[PairedPicture], seed: int, channels: int) -> str:
     paths = [
         path
-        for name in (*config.clips, *config.stills, *config.layers)
+        for name in (*config.clips, *config.stills, *config.layers, *config.real)
         for path in pictures.list_files(data / name, pictures.PICTURE_SUFFIXES | pictures.CLIP_SUFFIXES)
     ]
     for name in config.pairs:
@@ -139,6 +144,7 @@ def _require_folders(data: Path, config: DataConfig) -> list[PairedPicture]:
     images, videos = pictures.PICTURE_SUFFIXES, pictures.CLIP_SUFFIXES
     wanted = [
         *((name, videos, "rain-free clips") for name in config.clips),
+        *((name, videos, "rainy video") for name in config.real),
         *((name, images, "rain-free pictures") for name in config.stills),
         *((name, images, "gray streak layers") for name in config.layers),
     ]
@@ -241,6 +247,22 @@ class _Maker:
         self._clips(layers)
         self._stills()
         self._pairs(pairs)
+        self._reals()
+
+    def _reals(self) -> None:
+        if not self._config.real:
+            return
+        from trainer.data import clips  # needs PyAV
+
+        for folder in self._config.real:
+            for path in pictures.list_files(self._data / folder, pictures.CLIP_SUFFIXES):
+                frames = clips.read_clip(path, limit=_REAL_FRAMES)
+                self._add("real", path.name, frames)
+                streaks = moving_streaks(frames)
+                if streaks is not None:
+                    self._add("moving layer", path.name, streaks)
+                how = "moves" if streaks is None else "stands still: its streaks are layers too"
+                _log.info("%s: %d frames, the camera %s", path.name, len(frames), how)
 
     def _layers(self) -> list[Codes]:
         paths = [

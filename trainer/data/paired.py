@@ -7,6 +7,7 @@ resumed run sees exactly the batches that an uninterrupted one would.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +21,13 @@ from trainer.data import pictures
 from trainer.data.crops import Mixture, at_least, crop, pick, relit, unit, whole_codes
 from trainer.data.drawn_rain import RainDrawer
 from trainer.data.library import Library
+from trainer.data.real_rain import TOLD_BY, agreed
 from trainer.data.scenery import add_moving_lights
 
 Codes = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 _BLACK, _WHITE = 16.0 / 255.0, 235.0 / 255.0
+_REACH = max(map(abs, TOLD_BY))
 _PAN_MARGIN_PX = 40
 """The widest pan and zoom stay inside the picture."""
 
@@ -38,11 +41,13 @@ class Batch:
             warped onto the middle one.
         validity: (N, 2) float32, 0 where the neighbour is missing and a copy of the middle frame.
         target: (N, 1, crop, crop) float32.
+        trusted: (N, 1, crop, crop) float32, 0 where the target tells nothing; None where all of it does.
     """
 
     window: FloatArray
     validity: FloatArray
     target: FloatArray
+    trusted: FloatArray | None = None
 
 
 @dataclass
@@ -50,6 +55,7 @@ class _Sample:
     window: FloatArray
     target: FloatArray
     has_neighbours: bool
+    trusted: FloatArray | None = None
 
 
 class BatchMaker:
@@ -75,7 +81,16 @@ class BatchMaker:
         self._rainy = library.of_kind("rainy")
         self._layers = library.arrays("layer") + (pseudo.arrays("layer") if pseudo else [])
         pseudo_rainy = pseudo.of_kind("rainy") if pseudo else []
-        self._rain = RainDrawer(self._layers, heavy=config.heavy, black=_BLACK, white=_WHITE)
+        self._reals = [entry for entry in library.of_kind("real") if entry.shape[0] > 2 * _REACH]
+        streaks = [library.array(entry) for entry in library.of_kind("moving layer")]
+        self._rain = RainDrawer(
+            self._layers,
+            heavy=config.heavy,
+            black=_BLACK,
+            white=_WHITE,
+            moving=streaks,
+            share_moving=config.real_streaks,
+        )
         kinds = [
             (config.share_clip, self._clips, self._clip),
             (config.share_coded, self._coded, self._coded_clip),
@@ -85,6 +100,7 @@ class BatchMaker:
             (config.share_pseudo, pseudo_rainy, self._pseudo_pair),
             (config.share_dry, self._clips + self._stills, self._dry),
             (config.share_flat, self._clips + self._stills, self._flat),
+            (config.share_real, self._reals, self._real),
         ]
         self._mixture = Mixture(kinds)
 
@@ -118,6 +134,7 @@ class BatchMaker:
             np.stack([window[:, inner, inner] for window in windows]),
             validity,
             np.stack([sample.target[None, inner, inner] for sample in samples]),
+            _trusted(samples, inner),
         )
 
     def _aligned(self, rng: np.random.Generator, sample: _Sample, validity: FloatArray) -> FloatArray:
@@ -133,10 +150,14 @@ class BatchMaker:
             if rng.random() < chance:
                 sample.window = np.flip(sample.window, axis)
                 sample.target = np.flip(sample.target, axis - 1)
+                if sample.trusted is not None:
+                    sample.trusted = np.flip(sample.trusted, axis - 1)
         if rng.random() < self._config.quarter_turn:
             turns = int(rng.choice([1, 3]))
             sample.window = np.rot90(sample.window, turns, (1, 2))
             sample.target = np.rot90(sample.target, turns)
+            if sample.trusted is not None:
+                sample.trusted = np.rot90(sample.trusted, turns)
         return sample
 
     def _clip(self, rng: np.random.Generator) -> _Sample:
@@ -195,6 +216,18 @@ class BatchMaker:
             return _Sample(window, window[1], has_neighbours=True)
         still = unit(self._crop(rng, picture))
         return _Sample(np.repeat(still[None], 3, 0), still, has_neighbours=False)
+
+    def _real(self, rng: np.random.Generator) -> _Sample:
+        """Return rain that fell, and what the frames around agree on: none of them is seen by the network."""
+        clip = self._library.array(pick(rng, self._reals))
+        middle = int(rng.integers(_REACH, len(clip) - _REACH))
+        told = (*TOLD_BY[:2], 0, *TOLD_BY[2:])
+        frames = self._crop(rng, np.stack([clip[middle + offset] for offset in (*told, -1, 1)]))
+        target, trusted = agreed(frames[: len(told)], cell=min(self._config.cells_px))
+        window = unit(frames[[-2, len(told) // 2, -1]])
+        if rng.random() < 0.5:
+            window = window[::-1]
+        return _Sample(window, target, has_neighbours=True, trusted=trusted)
 
     def _flat(self, rng: np.random.Generator) -> _Sample:
         """Return a flat area or a gradient, still or noisy, where nothing may be taken."""
@@ -299,6 +332,14 @@ def _pan(picture: Codes, move: _Move, size: int) -> FloatArray:
         frame = source.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
         frames.append(np.asarray(frame))
     return unit(np.stack(frames))
+
+
+def _trusted(samples: Sequence[_Sample], inner: slice) -> FloatArray | None:
+    if all(sample.trusted is None for sample in samples):
+        return None
+    whole = np.ones_like(samples[0].target)
+    told = [whole if sample.trusted is None else sample.trusted for sample in samples]
+    return np.stack([one[None, inner, inner] for one in told])
 
 
 def _drop_neighbours(rng: np.random.Generator, sample: _Sample, chance: float) -> FloatArray:

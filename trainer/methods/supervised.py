@@ -105,11 +105,12 @@ class Supervised:
             losses = self._side(self._sent(batch.rainy), self._sent(batch.target), phase)
             return losses
         window, validity, target = map(self._sent, (batch.window, batch.validity, batch.target))
+        trusted = None if batch.trusted is None else self._sent(batch.trusted)
         teachers = None
         if phase.losses.get("distillation"):
             assert self._teacher is not None
             teachers = self._teacher(window, validity)
-        losses = self._side(window, validity, target, teachers, phase)
+        losses = self._side(window, validity, target, teachers, trusted, phase)
         return losses
 
 
@@ -121,9 +122,18 @@ class _Side(nn.Module):
         self.planes = planes
 
     def forward(
-        self, window: Tensor, validity: Tensor, target: Tensor, teachers: Tensor | None, phase: PhaseConfig
+        self,
+        window: Tensor,
+        validity: Tensor,
+        target: Tensor,
+        teachers: Tensor | None,
+        trusted: Tensor | None,
+        phase: PhaseConfig,
     ) -> dict[str, Tensor]:
         output = (self.planes.simulate if phase.int8 else self.planes)(window, validity)
+        if trusted is not None:
+            # Where nothing is known the output is right by definition, and has no gradient.
+            output = target + trusted * (output - target)
         return {
             name: LOSSES[name](
                 output, teachers if name == "distillation" and teachers is not None else target
