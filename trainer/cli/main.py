@@ -8,6 +8,7 @@ import sys
 import click
 
 from streamderain.errors import EXIT_INTERRUPTED, StreamderainError
+from trainer.cli.adapt import adapt
 from trainer.cli.evaluate import evaluate
 from trainer.cli.export import export
 from trainer.cli.pseudo import pseudo
@@ -23,7 +24,7 @@ def cli() -> None:
     """Train, evaluate and export streamderain's networks, from a checkout."""
 
 
-for _command in (train, pseudo, export, recipe, pack, session, weights, evaluate, results):
+for _command in (train, adapt, pseudo, export, recipe, pack, session, weights, evaluate, results):
     cli.add_command(_command)
 
 

@@ -125,7 +125,10 @@ def _key(data: Path, config: DataConfig, pairs: Sequence[PairedPicture], seed: i
         own = [pair for pair in pairs if pair.rainy.is_relative_to(data / name)]
         sides = ((pair.rainy for pair in own), (pair.clean for pair in own))
         paths += [path for side in sides for path in sorted(set(side))]
-    files = [(str(path.relative_to(data)), path.stat().st_size) for path in paths]
+    files = [
+        (str(path.relative_to(data) if path.is_relative_to(data) else path), path.stat().st_size)
+        for path in paths
+    ]
     # The shares only decide what is drawn from the library, not what lies in it.
     made_of = [
         config.coded_segments,

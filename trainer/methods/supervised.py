@@ -131,13 +131,12 @@ class _Side(nn.Module):
         phase: PhaseConfig,
     ) -> dict[str, Tensor]:
         output = (self.planes.simulate if phase.int8 else self.planes)(window, validity)
-        if trusted is not None:
-            # Where nothing is known the output is right by definition, and has no gradient.
-            output = target + trusted * (output - target)
+        # Where nothing is known the output is right by definition, and has no gradient.
+        judged = output if trusted is None else target + trusted * (output - target)
         return {
-            name: LOSSES[name](
-                output, teachers if name == "distillation" and teachers is not None else target
-            )
+            name: LOSSES[name](output, teachers)
+            if name == "distillation" and teachers is not None
+            else LOSSES[name](judged, target)
             for name in phase.losses
         }
 
