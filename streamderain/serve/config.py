@@ -18,8 +18,10 @@ from typing import Any
 import msgspec
 import yaml
 
-from streamderain.addresses import redact
-from streamderain.errors import ConfigError
+from streamderain.addresses import redact, redact_address
+from streamderain.errors import ConfigError, StreamderainError
+from streamderain.media.writing.codecs import check_encoder_options
+from streamderain.media.writing.target import check_targets
 from streamderain.options import (
     EncodeOptions,
     EngineOptions,
@@ -28,6 +30,7 @@ from streamderain.options import (
     parse_bitrate,
     parse_seconds,
 )
+from streamderain.runtime.registry import check_engine
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -113,6 +116,34 @@ def read_site(path: Path) -> Site:
         return _site(_with_variables(raw, "", os.environ))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def check_site(site: Site) -> None:
+    """Check what a file says against this machine, before any camera is touched: targets, encoders, models.
+
+    Raises:
+        ConfigError: A target or an option of an encoder cannot be, or two cameras have the same target.
+        OpenError: The folder of a target is missing or cannot be written to.
+        EngineUnavailable: The engine is not installed.
+        ModelError: The model is not there, or its card cannot be used.
+    """
+    taken: dict[str, str] = {}
+    for name, camera in site.cameras.items():
+        options = site.options[name]
+        try:
+            check_encoder_options(options.encode)
+            if camera.targets:
+                check_targets([], camera.targets, options.encode)
+            check_engine(options.engine)
+        except StreamderainError as error:
+            raise type(error)(f"cameras.{name}: {error}") from error
+        for target in camera.targets:
+            if target in taken:
+                raise ConfigError(
+                    f"cameras.{name}: the target {redact_address(target)} is that of {taken[target]} too; "
+                    "give each camera its own"
+                )
+            taken[target] = name
 
 
 def readable_by_others(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections import deque
@@ -19,6 +20,9 @@ from streamderain.options import RunOptions
 from streamderain.pacing import Backoff
 from streamderain.serve.camera import PREVIEW_HEADER, to_orders
 from streamderain.serve.config import Camera
+from streamderain.system.cpu_share import CpuShares
+
+_LOG = logging.getLogger("streamderain.serve")
 
 VIEWER_BYTES = 4 << 20
 """What waits for one who pulls a stream; who does not take it for so long is let go."""
@@ -71,6 +75,7 @@ class CameraProcess:
         camera: Where it is and where its result goes.
         options: How it is run.
         observed: Called with each latency that is told, seconds; for metrics.
+        shares: Where it gets its share of the processor; None where the kernel shares it by itself.
     """
 
     def __init__(
@@ -80,10 +85,11 @@ class CameraProcess:
         options: RunOptions,
         *,
         observed: Callable[[float], None] = lambda _: None,
+        shares: CpuShares | None = None,
     ) -> None:
         self.name, self.camera, self.options = name, camera, options
         self.status = Status()
-        self._observed = observed
+        self._observed, self._shares = observed, shares
         self._viewers: set[_Viewer] = set()
         self._preview: tuple[int, bytes, bytes] = (0, b"", b"")
         self._previewed = asyncio.Condition()
@@ -173,7 +179,7 @@ class CameraProcess:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
                 pass_fds=(tells, shows),
-                start_new_session=True,  # the kernel then shares the processor fairly between cameras
+                start_new_session=True,  # most kernels weigh sessions, not threads; see system.cpu_share
                 limit=_CHUNK,
             )
         finally:
@@ -181,8 +187,11 @@ class CameraProcess:
             os.close(shows)
         assert process.stdin is not None
         assert process.stdout is not None
+        if self._shares is not None:
+            with contextlib.suppress(OSError):  # it may have ended already
+                self._shares.give(self.name, process.pid)
         self._heard_at = monotonic()
-        process.stdin.write(to_orders(self.camera.source, self.camera.targets, self.options))
+        process.stdin.write(to_orders(self.name, self.camera.source, self.camera.targets, self.options))
         reading = [
             asyncio.create_task(self._hand_on(process.stdout)),
             asyncio.create_task(self._hear(events)),
@@ -195,6 +204,8 @@ class CameraProcess:
             watching.cancel()
             await asyncio.shield(self._end(process, reading))
             self._process = None
+            if self._shares is not None:
+                self._shares.take(self.name)
 
     async def _end(self, process: asyncio.subprocess.Process, reading: list[asyncio.Task[None]]) -> None:
         """End a process where it still runs, and read what it gave to the end."""
@@ -271,6 +282,7 @@ class CameraProcess:
     def _note(self, message: str) -> None:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         self.status.incidents.append((now, redact(message)))
+        _LOG.warning("%s", message, extra={"camera": self.name})
 
 
 class _Viewer:

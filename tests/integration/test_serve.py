@@ -74,14 +74,18 @@ class Served:
         wait_until(lambda: self.state(name)["state"] == state, what=f"{name} {state}", limit_s=limit_s)
 
     def children(self) -> dict[str, int]:
-        """Process numbers of the cameras, by name: in the order of the file."""
-        pids = sorted(child.pid for child in psutil.Process(self.process.pid).children())
-        return dict(zip(CAMERAS, pids, strict=True))
+        """Process numbers of the cameras, by name."""
+        found = {}
+        for child in psutil.Process(self.process.pid).children():
+            title = child.cmdline()[0].split()
+            if title[:2] == ["streamderain", "camera"]:
+                found[title[2]] = child.pid
+        return found
 
 
 def written(config: Path, relay: Relay, port: int, more: str = "", **options: str) -> None:
     lines = [f"listen: 127.0.0.1:{port}", "engine: identity", "preset: ultrafast", more, "cameras:"]
-    for name in CAMERAS:
+    for name in dict.fromkeys((*CAMERAS, *options)):
         lines.append(f"  {name}: {{source: '{relay.address(f'/{name}')}' {options.get(name, '')}}}")
     config.write_text("\n".join(lines))
 
