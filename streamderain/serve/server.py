@@ -14,6 +14,7 @@ import uvicorn
 
 from streamderain.errors import ConfigError, StreamderainError
 from streamderain.serve.config import check_site, read_site, readable_by_others
+from streamderain.serve.connection import Connection
 from streamderain.serve.site import RunningSite
 from streamderain.serve.web import application
 
@@ -61,7 +62,7 @@ async def _serve(path: Path) -> None:
             timeout_graceful_shutdown=GRACE_S,
             h11_max_incomplete_event_size=16_384,
             lifespan="off",
-            http="h11",  # the one that bounds what a request may hold
+            http=Connection,
         )
     )
     await site.start()

@@ -20,6 +20,7 @@ from streamderain.options import RunOptions
 from streamderain.pacing import Backoff
 from streamderain.serve.camera import PREVIEW_HEADER, to_orders
 from streamderain.serve.config import Camera
+from streamderain.serve.transport_stream import TransportStream
 from streamderain.system.cpu_share import CpuShares
 
 _LOG = logging.getLogger("streamderain.serve")
@@ -225,11 +226,15 @@ class CameraProcess:
                 process.kill()
 
     async def _hand_on(self, stream: asyncio.StreamReader) -> None:
+        transport = TransportStream()
+        for viewer in self._viewers:
+            viewer.joins_anew()  # another process begins another stream
         while data := await stream.read(_CHUNK):
-            for viewer in list(self._viewers):
-                viewer.give(data)
-                if viewer.is_closed:  # it may have gone before it read anything
-                    self._viewers.discard(viewer)
+            for is_keyframe, piece in transport.pieces(data):
+                for viewer in list(self._viewers):
+                    viewer.give(piece, tables=transport.tables if is_keyframe else None)
+                    if viewer.is_closed:  # it may have gone before it read anything
+                        self._viewers.discard(viewer)
 
     async def _hear(self, descriptor: int) -> None:
         reader, transport = await _pipe_reader(descriptor)
@@ -286,10 +291,11 @@ class CameraProcess:
 
 
 class _Viewer:
-    """One who pulls a stream; is let go where too much waits for it."""
+    """One who pulls a stream, from a keyframe on; is let go where too much waits for it."""
 
     def __init__(self) -> None:
         self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._joined = False
         self._bytes = 0
         self._closed = False
 
@@ -297,9 +303,21 @@ class _Viewer:
     def is_closed(self) -> bool:
         return self._closed
 
-    def give(self, data: bytes) -> None:
-        if self._closed:
+    def joins_anew(self) -> None:
+        """Have it wait for the next keyframe."""
+        self._joined = False
+
+    def give(self, data: bytes, *, tables: bytes | None) -> None:
+        """Hand on whole packets.
+
+        Args:
+            data: The packets.
+            tables: What goes before them for one who joins; None where they begin with no keyframe.
+        """
+        if self._closed or (not self._joined and tables is None):
             return
+        if not self._joined and tables is not None:
+            self._joined, data = True, tables + data
         self._bytes += len(data)
         if self._bytes > VIEWER_BYTES:
             self.close()
