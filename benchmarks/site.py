@@ -49,8 +49,9 @@ _BUCKET = re.compile(r'streamderain_latency_seconds_bucket\{camera="([^"]+)",le=
 @click.option(
     "--loss-every", default=0.0, help="Seconds between losses of a source, of one camera after the other."
 )
+@click.option("--options", default="", help='How all are run, as in the file: "preset: ultrafast".')
 @json_option
-def site(cameras: str, seconds: int, loss_every: float, path: str | None) -> None:
+def site(cameras: str, seconds: int, loss_every: float, options: str, path: str | None) -> None:
     """Run cameras at once, and tell what each gets: frames a second, latency, drops, processor, memory."""
     wanted = _wanted(cameras)
     samples: list[Sample] = []
@@ -73,7 +74,7 @@ def site(cameras: str, seconds: int, loss_every: float, path: str | None) -> Non
         config = folder / "cameras.yaml"
         with socket.create_server(("127.0.0.1", 0)) as free:
             served = _Served(free.getsockname()[1])
-        config.write_text(f"listen: 127.0.0.1:{served.port}\nsplit: 60s\nkeep: 100MB\ncameras:\n{sources}")
+        config.write_text(f"listen: 127.0.0.1:{served.port}\nsplit: 60s\nkeep: 100MB\n{options}\ncameras:\n{sources}")
         command = [sys.executable, "-m", "streamderain", "serve", str(config)]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         stack.callback(process.wait)
@@ -126,6 +127,7 @@ def site(cameras: str, seconds: int, loss_every: float, path: str | None) -> Non
         "benchmark": "site",
         "cameras": cameras,
         "seconds": seconds,
+        "options": options,
         "cores_busy": round(cores, 2),
         "rss_mb": round(used_after[1] / 1e6),
     }

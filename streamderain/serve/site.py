@@ -94,5 +94,7 @@ def _options(site: Site, name: str) -> RunOptions:
     options = site.options[name]
     if options.engine.threads:
         return options
-    threads = max(1, len(os.sched_getaffinity(0)) // len(site.cameras))
+    cores = len(os.sched_getaffinity(0))
+    # Not one alone: a large camera could not use what small ones leave.
+    threads = min(cores, max(2, cores // len(site.cameras)))
     return replace(options, engine=replace(options.engine, threads=threads))

@@ -279,7 +279,7 @@ class CameraProcess:
         elif kind == "Incident":
             self._note(event["message"])
             status.count(event["what"])
-            if event["what"] == "source lost":
+            if event["what"] in ("source lost", "source missing"):
                 status.state = "lost"
         elif kind == "Failed":
             status.error = event["message"]

@@ -287,7 +287,7 @@ class LiveSource(Closable):
                 refused = not _may_pass(error, worked=not first)
                 if str(error) != told:
                     told = str(error)
-                    self._incidents.tell(Incident("source lost", self.name, f"{told}. It is tried again"))
+                    self._incidents.tell(Incident("source missing", self.name, f"{told}. It is tried again"))
         return None
 
     def _gives_up(self, error: MediaError, since_s: float, *, first: bool) -> bool:
