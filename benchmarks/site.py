@@ -74,7 +74,9 @@ def site(cameras: str, seconds: int, loss_every: float, options: str, path: str 
         config = folder / "cameras.yaml"
         with socket.create_server(("127.0.0.1", 0)) as free:
             served = _Served(free.getsockname()[1])
-        config.write_text(f"listen: 127.0.0.1:{served.port}\nsplit: 60s\nkeep: 100MB\n{options}\ncameras:\n{sources}")
+        config.write_text(
+            f"listen: 127.0.0.1:{served.port}\nsplit: 60s\nkeep: 100MB\n{options}\ncameras:\n{sources}"
+        )
         command = [sys.executable, "-m", "streamderain", "serve", str(config)]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         stack.callback(process.wait)

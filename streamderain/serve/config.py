@@ -57,6 +57,10 @@ _OPTIONS = {
 }
 """Which options dataclass and field an option of the file belongs to."""
 
+_WORDS = frozenset(field.name for kind in _KINDS for field in fields(kind) if field.type == "str")
+_FIELD = re.compile(r"^\w+Options\.(\w+)")
+"""How messages of the options dataclasses name a field."""
+
 
 class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A camera.
@@ -233,10 +237,13 @@ def _run_options(given: Mapping[str, Any], place: str) -> RunOptions:
             engine=EngineOptions(**values[EngineOptions]),
         )
     except ConfigError as error:
-        raise ConfigError(f"{place}: {error}") from None
+        words = _FIELD.sub(lambda match: _spelling(match[1]), str(error))
+        raise ConfigError(f"{place}: {words}") from None
 
 
 def _converted(field_name: str, value: Any) -> Any:
+    if field_name in _WORDS and isinstance(value, bool):
+        return "on" if value else "off"  # YAML takes these words for truth values
     if field_name in _TIMES:
         return parse_seconds(str(value))
     if field_name == "max_bitrate":

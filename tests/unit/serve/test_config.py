@@ -35,6 +35,7 @@ def test_a_small_file_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
                 split: "5:00"
                 max_bitrate: 2M
                 extra: {tune: grain}
+                alignment: off
             """,
         )
     )
@@ -45,6 +46,7 @@ def test_a_small_file_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (front.read.max_latency_s, front.read.wait, front.read.live) == (1.0, True, True)
     assert (front.encode.crf, back.encode.crf, back.encode.split_s) == (23, 20, 300.0)
     assert back.encode.max_bitrate == 2_000_000
+    assert back.engine.alignment == "off"
     assert dict(back.encode.extra) == {"tune": "grain"}
 
 
@@ -57,6 +59,7 @@ def test_a_small_file_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("cameras: {a: {targets: []}}", "missing required field `source`"),
         ("cameras: {a: {source: 5}}", "Expected `str`, got `int`"),
         ("cameras: {a: {source: x, strength: 3}}", r"cameras\.a: strength must lie in 0\.\.1"),
+        ("cameras: {a: {source: x, model: 5}}", r"cameras\.a: model must be str, not 5"),
         ("cameras: {a: {source: x, split: soon}}", r"cameras\.a\.split: 'soon' is no time"),
         ("cameras: {a: {source: x, max-bitrate: fast}}", r"cameras\.a\.max_bitrate: 'fast' is no bit rate"),
         ("cameras: {a: {source: x, wait: true}}", "no option 'wait'"),
