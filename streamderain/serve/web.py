@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable
 from importlib import resources
+from ipaddress import ip_address
 from typing import Any
 
 from starlette.applications import Starlette
@@ -78,8 +79,10 @@ class Guard:
         path = request.url.path
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("only GET is answered\n", status_code=405)
-        if not self._token() or path in _OPEN:
+        if path in _OPEN:
             return None
+        if not self._token():
+            return None if _is_here(request.url.hostname or "") else PlainTextResponse(_ELSEWHERE, 421)
         given = request.query_params.get("token")
         if given is not None and path == "/" and self._is_right(given):
             answer = RedirectResponse("/", status_code=303)
@@ -94,6 +97,21 @@ class Guard:
 
     def _is_right(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self._token().encode())
+
+
+_ELSEWHERE = (
+    "without a token only localhost and numeric addresses are answered, since any page of the web could give "
+    "its own name to this machine; set `token:` to use a name\n"
+)
+
+
+def _is_here(host: str) -> bool:
+    """Return whether a request names its host as no page of somebody else's can (DNS rebinding)."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return True
 
 
 def application(site: RunningSite) -> Any:

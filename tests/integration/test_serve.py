@@ -272,7 +272,7 @@ def test_one_who_never_reads_costs_nothing(relay: Relay, tmp_path: Path) -> None
         idle = []
         for _ in range(40):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", site.port)))
-            connection.sendall(b"GET /cameras/front.ts HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /cameras/front.ts HTTP/1.1\r\nHost: localhost\r\n\r\n")
             idle.append(connection)
         before = run.memory_info().rss
         time.sleep(5)
@@ -285,7 +285,7 @@ def test_one_who_never_reads_costs_nothing(relay: Relay, tmp_path: Path) -> None
 
 def test_nobody_can_hold_on_to_all_connections(relay: Relay, tmp_path: Path) -> None:
     """Neither by requests that never come to their end, nor by answers that are never read."""
-    request = b"GET /page.js HTTP/1.1\r\nHost: x\r\n"
+    request = b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n"
     with served(tmp_path, relay) as site, ExitStack() as stack:
         run = psutil.Process(site.process.pid)
         settled = run.num_fds()
@@ -311,13 +311,16 @@ def test_nobody_can_hold_on_to_all_connections(relay: Relay, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", b"405"),
-        (b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 1_000_000 + b"\r\n\r\n", b"400"),
-        (b"GET /cameras/..%2f..%2fcameras.yaml.ts HTTP/1.1\r\nHost: x\r\n\r\n", b"404"),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello", b"405"),
+        (b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 1_000_000 + b"\r\n\r\n", b"400"),
+        (b"GET /cameras/..%2f..%2fcameras.yaml.ts HTTP/1.1\r\nHost: localhost\r\n\r\n", b"404"),
+        (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", b"421"),
+        (b"GET / HTTP/1.1\r\nHost: localhost:8080\r\n\r\n", b"200"),
+        (b"GET / HTTP/1.1\r\nHost: [::1]:8080\r\n\r\n", b"200"),
         (b"\x16\x03\x01 no HTTP \r\n\r\n", b"400"),
     ],
-    ids=["post", "long path", "long header", "path trick", "garbage"],
+    ids=["post", "long path", "long header", "path trick", "another name", "localhost", "v6", "garbage"],
 )
 def test_requests_that_cannot_be(relay: Relay, tmp_path: Path, request_: bytes, status: bytes) -> None:
     with served(tmp_path, relay) as site, socket.create_connection(("127.0.0.1", site.port)) as connection:
