@@ -126,6 +126,15 @@ def test_a_server_that_is_gone_for_long(clip: Path, tmp_path: Path) -> None:
             puller.close()
 
 
+def test_a_camera_that_begins_after_the_site(clip: Path, tmp_path: Path) -> None:
+    """Its server answers that there is no such stream: that may be otherwise at any moment."""
+    with Relay() as relay, playing(relay, {"front": clip}), served(tmp_path, relay) as site:
+        wait_until(lambda: site.state("back")["incidents"], what="word of it", limit_s=20)
+        assert "knows no such stream" in site.state("back")["incidents"][0][1]
+        with camera(clip, relay.address("/back")):
+            site.await_state("back", "running", limit_s=15)
+
+
 def test_a_camera_that_dies_harms_no_other(clip: Path, tmp_path: Path) -> None:
     with Relay() as relay, playing(relay, {"front": clip}), served(tmp_path, relay) as site:
         with camera(clip, relay.address("/back")) as dying:
