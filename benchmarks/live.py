@@ -249,7 +249,7 @@ def soak(minutes: int, speed: int, size: str, path: str | None) -> None:
             "speed": speed,
             "losses": losses,
             "said": told,
-            **_growth(samples),
+            **growth(samples),
         },
         path,
     )
@@ -269,7 +269,7 @@ def _sample(pid: int, relay: Relay) -> Sample:
     )
 
 
-def _growth(samples: Sequence[Sample]) -> dict[str, Any]:
+def growth(samples: Sequence[Sample]) -> dict[str, Any]:
     """Compare the second quarter of the samples with the last one: the first warms up."""
     quarter = max(1, len(samples) // 4)
     early, late = samples[quarter : 2 * quarter], samples[-quarter:]

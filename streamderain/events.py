@@ -243,6 +243,7 @@ class Skipped:
 
 IncidentKind = Literal[
     "source lost",
+    "source missing",
     "source back",
     "source changed",
     "source jumped",

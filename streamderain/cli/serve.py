@@ -12,7 +12,6 @@ import click
 
 from streamderain.addresses import redact, redact_address
 from streamderain.errors import EngineUnavailable
-from streamderain.media.writing.target import check_targets
 from streamderain.system.installing import install_command
 
 
@@ -21,18 +20,17 @@ def serve_command(config: str, *, check: bool) -> None:
 
     Raises:
         ConfigError: The file says something that cannot be.
+        StreamderainError: It wants what there is not here, such as a model; see `serve.config.check_site`.
         EngineUnavailable: The extra is not installed.
     """
     try:
-        from streamderain.serve.config import read_site
+        from streamderain.serve.config import check_site, read_site
         from streamderain.serve.server import serve
     except ImportError as error:
         needed = install_command("msgspec", "prometheus-client", "pyyaml", "starlette", "uvicorn")
         raise EngineUnavailable(f"serve wants {error.name}, which is not installed: {needed}") from error
     site = read_site(Path(config))
-    for name, camera in site.cameras.items():
-        if camera.targets:
-            check_targets([], camera.targets, site.options[name].encode)
+    check_site(site)
     if check:
         for name, camera in site.cameras.items():
             targets = ", ".join(map(redact_address, camera.targets)) or "the page alone"
@@ -50,7 +48,8 @@ class _Json(logging.Formatter):
         """Return the line."""
         at = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
         told = {"time": at, "level": record.levelname.lower(), "logger": record.name}
-        return json.dumps({**told, "message": redact(record.getMessage())})
+        of_camera = {"camera": record.camera} if hasattr(record, "camera") else {}
+        return json.dumps({**told, **of_camera, "message": redact(record.getMessage())})
 
 
 def _log_as_json() -> None:

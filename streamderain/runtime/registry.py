@@ -114,6 +114,25 @@ def open_engine(options: EngineOptions | None = None) -> Engine:
         ModelError: The model is not there, or its files cannot be used.
     """
     options = options or EngineOptions()
+    model = check_engine(options)
+    if options.engine == "auto":
+        return _automatic(model, options)
+    engine = _opened(options.engine, model, options)
+    engine.reason = "asked for"
+    return engine
+
+
+def check_engine(options: EngineOptions) -> ModelCard:
+    """Check what can be known of an engine before it is opened.
+
+    Returns:
+        The model.
+
+    Raises:
+        ConfigError: No engine of that name, or a largest size for a model that needs none.
+        EngineUnavailable: It is not installed.
+        ModelError: The model is not there, or its card cannot be used.
+    """
     if options.engine not in ("auto", *ENGINES):
         raise ConfigError(f"there is no engine {options.engine!r}; choose from auto, {', '.join(ENGINES)}")
     if options.engine != "auto" and not ENGINES[options.engine].installed:
@@ -121,11 +140,7 @@ def open_engine(options: EngineOptions | None = None) -> Engine:
         raise EngineUnavailable(f"the {options.engine} engine is not installed: {install}")
     model = load_model(options.model)
     require_max_size_fits(model, options.max_size)
-    if options.engine == "auto":
-        return _automatic(model, options)
-    engine = _opened(options.engine, model, options)
-    engine.reason = "asked for"
-    return engine
+    return model
 
 
 def require_max_size_fits(model: ModelCard, max_size: int) -> None:

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
+from setproctitle import setproctitle
+
 from streamderain.api import run
 from streamderain.errors import StreamderainError
 from streamderain.events import Event, Incident, Progress
@@ -34,9 +36,10 @@ PREVIEW_HEADER = struct.Struct(">II")
 """Before each preview: bytes of the picture before, and of that after."""
 
 
-def to_orders(source: str, targets: tuple[str, ...], options: RunOptions) -> bytes:
+def to_orders(name: str, source: str, targets: tuple[str, ...], options: RunOptions) -> bytes:
     """Return what the process is told, as a line of JSON."""
     told = {
+        "name": name,
         "source": source,
         "targets": targets,
         "read": dataclasses.asdict(options.read),
@@ -112,6 +115,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     orders = json.loads(sys.stdin.readline())
+    setproctitle(f"streamderain camera {orders['name']}")
     options = RunOptions(
         read=ReadOptions(**orders["read"]),
         encode=EncodeOptions(**{**orders["encode"], "container": "mpegts"}),

@@ -18,8 +18,10 @@ from typing import Any
 import msgspec
 import yaml
 
-from streamderain.addresses import redact
-from streamderain.errors import ConfigError
+from streamderain.addresses import redact, redact_address
+from streamderain.errors import ConfigError, StreamderainError
+from streamderain.media.writing.codecs import check_encoder_options
+from streamderain.media.writing.target import check_targets
 from streamderain.options import (
     EncodeOptions,
     EngineOptions,
@@ -28,6 +30,7 @@ from streamderain.options import (
     parse_bitrate,
     parse_seconds,
 )
+from streamderain.runtime.registry import check_engine
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -53,6 +56,10 @@ _OPTIONS = {
     if field.name not in (*_NOT_OF_CAMERAS, "skip_existing")
 }
 """Which options dataclass and field an option of the file belongs to."""
+
+_WORDS = frozenset(field.name for kind in _KINDS for field in fields(kind) if field.type == "str")
+_FIELD = re.compile(r"^\w+Options\.(\w+)")
+"""How messages of the options dataclasses name a field."""
 
 
 class Camera(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -113,6 +120,34 @@ def read_site(path: Path) -> Site:
         return _site(_with_variables(raw, "", os.environ))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def check_site(site: Site) -> None:
+    """Check what a file says against this machine, before any camera is touched: targets, encoders, models.
+
+    Raises:
+        ConfigError: A target or an option of an encoder cannot be, or two cameras have the same target.
+        OpenError: The folder of a target is missing or cannot be written to.
+        EngineUnavailable: The engine is not installed.
+        ModelError: The model is not there, or its card cannot be used.
+    """
+    taken: dict[str, str] = {}
+    for name, camera in site.cameras.items():
+        options = site.options[name]
+        try:
+            check_encoder_options(options.encode)
+            if camera.targets:
+                check_targets([], camera.targets, options.encode)
+            check_engine(options.engine)
+        except StreamderainError as error:
+            raise type(error)(f"cameras.{name}: {error}") from error
+        for target in camera.targets:
+            if target in taken:
+                raise ConfigError(
+                    f"cameras.{name}: the target {redact_address(target)} is that of {taken[target]} too; "
+                    "give each camera its own"
+                )
+            taken[target] = name
 
 
 def readable_by_others(path: Path) -> bool:
@@ -202,10 +237,13 @@ def _run_options(given: Mapping[str, Any], place: str) -> RunOptions:
             engine=EngineOptions(**values[EngineOptions]),
         )
     except ConfigError as error:
-        raise ConfigError(f"{place}: {error}") from None
+        words = _FIELD.sub(lambda match: _spelling(match[1]), str(error))
+        raise ConfigError(f"{place}: {words}") from None
 
 
 def _converted(field_name: str, value: Any) -> Any:
+    if field_name in _WORDS and isinstance(value, bool):
+        return "on" if value else "off"  # YAML takes these words for truth values
     if field_name in _TIMES:
         return parse_seconds(str(value))
     if field_name == "max_bitrate":

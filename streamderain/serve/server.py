@@ -12,8 +12,9 @@ from pathlib import Path
 
 import uvicorn
 
-from streamderain.errors import ConfigError
-from streamderain.serve.config import read_site, readable_by_others
+from streamderain.errors import ConfigError, StreamderainError
+from streamderain.serve.config import check_site, read_site, readable_by_others
+from streamderain.serve.connection import Connection
 from streamderain.serve.site import RunningSite
 from streamderain.serve.web import application
 
@@ -61,7 +62,7 @@ async def _serve(path: Path) -> None:
             timeout_graceful_shutdown=GRACE_S,
             h11_max_incomplete_event_size=16_384,
             lifespan="off",
-            http="h11",  # the one that bounds what a request may hold
+            http=Connection,
         )
     )
     await site.start()
@@ -86,10 +87,14 @@ class _Server(uvicorn.Server):
 
 async def _reload(site: RunningSite, path: Path) -> None:
     try:
-        changed = await site.reload(read_site(path))
-    except ConfigError as error:
+        wanted = read_site(path)
+        check_site(wanted)
+    except StreamderainError as error:
         _LOG.error("the file was not taken over, all cameras go on as they were: %s", error)
         return
+    if wanted.listen != site.site.listen:
+        _LOG.warning("listen: %s is taken over at the next start, not before", wanted.listen)
+    changed = await site.reload(wanted)
     _LOG.info("the file was taken over; changed cameras: %s", ", ".join(changed) or "none")
 
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from streamderain.options import RunOptions
-from streamderain.serve.config import Site
+from streamderain.serve.config import Camera, Site
 from streamderain.serve.metrics import SiteMetrics
 from streamderain.serve.supervisor import CameraProcess, Status
+from streamderain.system.cpu_share import cpu_shares
 
 
 class RunningSite:
@@ -24,6 +25,8 @@ class RunningSite:
         self.site = site
         self.cameras: dict[str, CameraProcess] = {}
         self.metrics = SiteMetrics(lambda: self.statuses)
+        self._shares = cpu_shares()
+        self._changing = asyncio.Lock()
 
     @property
     def statuses(self) -> Mapping[str, Status]:
@@ -42,8 +45,9 @@ class RunningSite:
 
     async def stop(self) -> None:
         """End all cameras; what they record is finished."""
-        await asyncio.gather(*(camera.stop() for camera in self.cameras.values()))
-        self.cameras.clear()
+        async with self._changing:
+            await asyncio.gather(*(camera.stop() for camera in self.cameras.values()))
+            self.cameras.clear()
 
     async def reload(self, site: Site) -> list[str]:
         """Take over a changed file; cameras that did not change are not touched.
@@ -51,21 +55,23 @@ class RunningSite:
         Returns:
             Names of the cameras that were ended, begun or both.
         """
-        before = self.site
-        gone = [
-            name
-            for name, camera in self.cameras.items()
-            if name not in site.cameras
-            or (site.cameras[name], _options(site, name)) != (camera.camera, camera.options)
-        ]
-        await asyncio.gather(*(self.cameras.pop(name).stop() for name in gone))
+        async with self._changing:
+            return await self._reload(site)
+
+    async def _reload(self, site: Site) -> list[str]:
+        # What the file says is compared: with more cameras a share of the cores is smaller, and those that
+        # run keep theirs until they begin anew.
+        ended = [name for name in self.cameras if _said(self.site, name) != _said(site, name)]
+        # Until another is there a camera answers, if only that it stopped: those who watch it stay.
+        await asyncio.gather(*(self.cameras[name].stop() for name in ended))
         self.site = site
-        new = [name for name in site.cameras if name not in self.cameras]
-        for name in set(before.cameras) - set(site.cameras):
+        for name in set(ended) - set(site.cameras):
+            del self.cameras[name]
             self.metrics.forget(name)
-        for name in new:
+        begun = [name for name in site.cameras if name in ended or name not in self.cameras]
+        for name in begun:
             self._add(name)
-        return sorted({*gone, *new})
+        return sorted({*ended, *begun})
 
     def _add(self, name: str) -> None:
         camera = CameraProcess(
@@ -73,9 +79,14 @@ class RunningSite:
             self.site.cameras[name],
             _options(self.site, name),
             observed=lambda seconds: self.metrics.observe_latency(name, seconds),
+            shares=self._shares,
         )
         self.cameras[name] = camera
         camera.start()
+
+
+def _said(site: Site, name: str) -> tuple[Camera, RunOptions] | None:
+    return (site.cameras[name], site.options[name]) if name in site.cameras else None
 
 
 def _options(site: Site, name: str) -> RunOptions:
@@ -83,5 +94,7 @@ def _options(site: Site, name: str) -> RunOptions:
     options = site.options[name]
     if options.engine.threads:
         return options
-    threads = max(1, len(os.sched_getaffinity(0)) // len(site.cameras))
+    cores = len(os.sched_getaffinity(0))
+    # Not one alone: a large camera could not use what small ones leave.
+    threads = min(cores, max(2, cores // len(site.cameras)))
     return replace(options, engine=replace(options.engine, threads=threads))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections import deque
@@ -19,6 +20,10 @@ from streamderain.options import RunOptions
 from streamderain.pacing import Backoff
 from streamderain.serve.camera import PREVIEW_HEADER, to_orders
 from streamderain.serve.config import Camera
+from streamderain.serve.transport_stream import TransportStream
+from streamderain.system.cpu_share import CpuShares
+
+_LOG = logging.getLogger("streamderain.serve")
 
 VIEWER_BYTES = 4 << 20
 """What waits for one who pulls a stream; who does not take it for so long is let go."""
@@ -71,6 +76,7 @@ class CameraProcess:
         camera: Where it is and where its result goes.
         options: How it is run.
         observed: Called with each latency that is told, seconds; for metrics.
+        shares: Where it gets its share of the processor; None where the kernel shares it by itself.
     """
 
     def __init__(
@@ -80,10 +86,11 @@ class CameraProcess:
         options: RunOptions,
         *,
         observed: Callable[[float], None] = lambda _: None,
+        shares: CpuShares | None = None,
     ) -> None:
         self.name, self.camera, self.options = name, camera, options
         self.status = Status()
-        self._observed = observed
+        self._observed, self._shares = observed, shares
         self._viewers: set[_Viewer] = set()
         self._preview: tuple[int, bytes, bytes] = (0, b"", b"")
         self._previewed = asyncio.Condition()
@@ -173,7 +180,7 @@ class CameraProcess:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
                 pass_fds=(tells, shows),
-                start_new_session=True,  # the kernel then shares the processor fairly between cameras
+                start_new_session=True,  # most kernels weigh sessions, not threads; see system.cpu_share
                 limit=_CHUNK,
             )
         finally:
@@ -181,8 +188,11 @@ class CameraProcess:
             os.close(shows)
         assert process.stdin is not None
         assert process.stdout is not None
+        if self._shares is not None:
+            with contextlib.suppress(OSError):  # it may have ended already
+                self._shares.give(self.name, process.pid)
         self._heard_at = monotonic()
-        process.stdin.write(to_orders(self.camera.source, self.camera.targets, self.options))
+        process.stdin.write(to_orders(self.name, self.camera.source, self.camera.targets, self.options))
         reading = [
             asyncio.create_task(self._hand_on(process.stdout)),
             asyncio.create_task(self._hear(events)),
@@ -195,6 +205,8 @@ class CameraProcess:
             watching.cancel()
             await asyncio.shield(self._end(process, reading))
             self._process = None
+            if self._shares is not None:
+                self._shares.take(self.name)
 
     async def _end(self, process: asyncio.subprocess.Process, reading: list[asyncio.Task[None]]) -> None:
         """End a process where it still runs, and read what it gave to the end."""
@@ -214,11 +226,15 @@ class CameraProcess:
                 process.kill()
 
     async def _hand_on(self, stream: asyncio.StreamReader) -> None:
+        transport = TransportStream()
+        for viewer in self._viewers:
+            viewer.joins_anew()  # another process begins another stream
         while data := await stream.read(_CHUNK):
-            for viewer in list(self._viewers):
-                viewer.give(data)
-                if viewer.is_closed:  # it may have gone before it read anything
-                    self._viewers.discard(viewer)
+            for is_keyframe, piece in transport.pieces(data):
+                for viewer in list(self._viewers):
+                    viewer.give(piece, tables=transport.tables if is_keyframe else None)
+                    if viewer.is_closed:  # it may have gone before it read anything
+                        self._viewers.discard(viewer)
 
     async def _hear(self, descriptor: int) -> None:
         reader, transport = await _pipe_reader(descriptor)
@@ -263,7 +279,7 @@ class CameraProcess:
         elif kind == "Incident":
             self._note(event["message"])
             status.count(event["what"])
-            if event["what"] == "source lost":
+            if event["what"] in ("source lost", "source missing"):
                 status.state = "lost"
         elif kind == "Failed":
             status.error = event["message"]
@@ -271,13 +287,15 @@ class CameraProcess:
     def _note(self, message: str) -> None:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         self.status.incidents.append((now, redact(message)))
+        _LOG.warning("%s", message, extra={"camera": self.name})
 
 
 class _Viewer:
-    """One who pulls a stream; is let go where too much waits for it."""
+    """One who pulls a stream, from a keyframe on; is let go where too much waits for it."""
 
     def __init__(self) -> None:
         self._waiting: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._joined = False
         self._bytes = 0
         self._closed = False
 
@@ -285,9 +303,21 @@ class _Viewer:
     def is_closed(self) -> bool:
         return self._closed
 
-    def give(self, data: bytes) -> None:
-        if self._closed:
+    def joins_anew(self) -> None:
+        """Have it wait for the next keyframe."""
+        self._joined = False
+
+    def give(self, data: bytes, *, tables: bytes | None) -> None:
+        """Hand on whole packets.
+
+        Args:
+            data: The packets.
+            tables: What goes before them for one who joins; None where they begin with no keyframe.
+        """
+        if self._closed or (not self._joined and tables is None):
             return
+        if not self._joined and tables is not None:
+            self._joined, data = True, tables + data
         self._bytes += len(data)
         if self._bytes > VIEWER_BYTES:
             self.close()

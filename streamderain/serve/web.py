@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable
 from importlib import resources
+from ipaddress import ip_address
 from typing import Any
 
 from starlette.applications import Starlette
@@ -52,10 +53,10 @@ class Guard:
 
     Args:
         app: The application, by ASGI.
-        token: What is wanted; empty for nothing.
+        token: Gives what is wanted; empty for nothing.
     """
 
-    def __init__(self, app: Any, token: str) -> None:
+    def __init__(self, app: Any, token: Callable[[], str]) -> None:
         self._app, self._token = app, token
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -78,12 +79,14 @@ class Guard:
         path = request.url.path
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("only GET is answered\n", status_code=405)
-        if not self._token or path in _OPEN:
+        if path in _OPEN:
             return None
+        if not self._token():
+            return None if _is_here(request.url.hostname or "") else PlainTextResponse(_ELSEWHERE, 421)
         given = request.query_params.get("token")
         if given is not None and path == "/" and self._is_right(given):
             answer = RedirectResponse("/", status_code=303)
-            answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict")
+            answer.set_cookie(COOKIE, self._token(), httponly=True, samesite="strict")
             return answer
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         sent = (given, bearer if scheme.lower() == "bearer" else None, request.cookies.get(COOKIE))
@@ -93,7 +96,22 @@ class Guard:
         return PlainTextResponse(words, status_code=401, headers={"WWW-Authenticate": "Bearer"})
 
     def _is_right(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode(), self._token.encode())
+        return hmac.compare_digest(given.encode(), self._token().encode())
+
+
+_ELSEWHERE = (
+    "without a token only localhost and numeric addresses are answered, since any page of the web could give "
+    "its own name to this machine; set `token:` to use a name\n"
+)
+
+
+def _is_here(host: str) -> bool:
+    """Return whether a request names its host as no page of somebody else's can (DNS rebinding)."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return True
 
 
 def application(site: RunningSite) -> Any:
@@ -153,7 +171,7 @@ def application(site: RunningSite) -> Any:
         Route("/readyz", ready),
         Route("/metrics", metrics),
     ]
-    return Guard(Starlette(routes=routes), site.site.token)
+    return Guard(Starlette(routes=routes), lambda: site.site.token)
 
 
 def _page_file(page: Next) -> Next:

@@ -284,10 +284,11 @@ class LiveSource(Closable):
                 if self._gives_up(error, monotonic() - since, first=first):
                     self.is_given_up = True
                     raise
-                refused = not _may_pass(error, worked=not first)
+                # Who waits for a stream says that it will be there: an unknown one may be so at any moment.
+                refused = not _may_pass(error, worked=not first or self._options.wait)
                 if str(error) != told:
                     told = str(error)
-                    self._incidents.tell(Incident("source lost", self.name, f"{told}. It is tried again"))
+                    self._incidents.tell(Incident("source missing", self.name, f"{told}. It is tried again"))
         return None
 
     def _gives_up(self, error: MediaError, since_s: float, *, first: bool) -> bool:

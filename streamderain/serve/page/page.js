@@ -56,7 +56,7 @@ function write(tile, camera) {
   const rows = {
     "frames/s": camera.fps.toFixed(1), "latency": `${Math.round(1000 * camera.latency_s)} ms`,
     "dropped": camera.dropped, "unprocessed": camera.passed, "reconnects": camera.reconnects,
-    "rain": `${rain} (${camera.light.toFixed(2)})`, "size": camera.size.join("x"),
+    "rain": `${rain} (${camera.light.toFixed(2)})`, "size": camera.size[0] ? camera.size.join("x") : "not known yet",
   };
   const list = tile.node.querySelector("dl");
   list.replaceChildren(...Object.entries(rows).map(([name, value]) => {

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from streamderain.errors import ConfigError
-from streamderain.serve.config import read_site, readable_by_others
+from streamderain.cli.main import cli
+from streamderain.errors import ConfigError, ModelNotFound, OpenError, StreamderainError
+from streamderain.serve.config import check_site, read_site, readable_by_others
 
 
 def written(folder: Path, text: str) -> Path:
@@ -34,6 +35,7 @@ def test_a_small_file_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
                 split: "5:00"
                 max_bitrate: 2M
                 extra: {tune: grain}
+                alignment: off
             """,
         )
     )
@@ -44,6 +46,7 @@ def test_a_small_file_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (front.read.max_latency_s, front.read.wait, front.read.live) == (1.0, True, True)
     assert (front.encode.crf, back.encode.crf, back.encode.split_s) == (23, 20, 300.0)
     assert back.encode.max_bitrate == 2_000_000
+    assert back.engine.alignment == "off"
     assert dict(back.encode.extra) == {"tune": "grain"}
 
 
@@ -56,6 +59,7 @@ def test_a_small_file_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("cameras: {a: {targets: []}}", "missing required field `source`"),
         ("cameras: {a: {source: 5}}", "Expected `str`, got `int`"),
         ("cameras: {a: {source: x, strength: 3}}", r"cameras\.a: strength must lie in 0\.\.1"),
+        ("cameras: {a: {source: x, model: 5}}", r"cameras\.a: model must be str, not 5"),
         ("cameras: {a: {source: x, split: soon}}", r"cameras\.a\.split: 'soon' is no time"),
         ("cameras: {a: {source: x, max-bitrate: fast}}", r"cameras\.a\.max_bitrate: 'fast' is no bit rate"),
         ("cameras: {a: {source: x, wait: true}}", "no option 'wait'"),
@@ -75,6 +79,50 @@ def test_what_cannot_be_is_named_with_its_place(tmp_path: Path, text: str, says:
     with pytest.raises(ConfigError, match=says) as caught:
         read_site(written(tmp_path, text))
     assert "cameras.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "says"),
+    [
+        ("model: no-such", ModelNotFound, r"cameras\.a: there is no model named 'no-such'"),
+        ("engine: cuda9", ConfigError, r"cameras\.a: there is no engine 'cuda9'"),
+        ("codec: nosuch", ConfigError, r"cameras\.a: there is no video encoder 'nosuch'"),
+        ("targets: [/nosuch/a.ts]", OpenError, r"cameras\.a: /nosuch/a\.ts: the folder /nosuch"),
+    ],
+)  # fmt: skip
+def test_what_this_machine_has_not_is_named_before_a_camera_is_touched(
+    tmp_path: Path, more: str, kind: type[StreamderainError], says: str
+) -> None:
+    site = read_site(written(tmp_path, f"cameras: {{a: {{source: 'rtsp://h/x', {more}}}}}"))
+    with pytest.raises(kind, match=says):
+        check_site(site)
+
+
+def test_two_cameras_have_no_target_in_common(tmp_path: Path) -> None:
+    target = "targets: ['rtsp://u:gate-code@h/clean']"
+    text = f"cameras: {{a: {{source: 'rtsp://h/x', {target}}}, b: {{source: 'rtsp://h/y', {target}}}}}"
+    with pytest.raises(ConfigError, match=r"cameras\.b: the target rtsp://\S+ is that of a too") as caught:
+        check_site(read_site(written(tmp_path, text)))
+    assert "gate-code" not in str(caught.value)
+
+
+def test_every_option_of_run_can_be_given(tmp_path: Path) -> None:
+    """All but those that make no sense for cameras; spelled as on the command line."""
+    senseless = {"duration", "start", "image-rate", "stills", "live", "wait", "give-up-after"}
+    of_one_run = {"output", "json", "quiet", "skip-existing", "encoder-option", "help"}
+    given = {
+        option.lstrip("-")
+        for parameter in cli.commands["run"].params
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    for name in given - senseless - of_one_run:
+        with pytest.raises(ConfigError) as caught:
+            read_site(written(tmp_path, f"{name}: {{nonsense: [1]}}\ncameras: {{a: {{source: x}}}}"))
+        assert "there is no option" not in str(caught.value), name
+    for name in senseless:
+        with pytest.raises(ConfigError, match="there is no option"):
+            read_site(written(tmp_path, f"{name}: 1\ncameras: {{a: {{source: x}}}}"))
 
 
 def test_no_message_holds_a_secret(tmp_path: Path) -> None:
