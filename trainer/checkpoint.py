@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from streamderain.errors import ConfigError, OpenError, OutputFull
 from streamderain.nets.network import Network
 from streamderain.system.files import written_whole
-from trainer.config import MAY_CHANGE
+from trainer.config import MAY_CHANGE, TrainConfig
 
 _INDEX_LIMIT = 1 << 20
 _FULL = ("os error 28", "os error 27", "os error 122", "Errno 28", "Errno 27", "Errno 122")
@@ -316,4 +316,11 @@ def tensors_under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tenso
 
 def _differing(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     keys = sorted((set(saved) | set(wanted)) - MAY_CHANGE)
-    return [key for key in keys if saved.get(key) != wanted.get(key)]
+    defaults = TrainConfig(name="").as_dict()
+    return [key for key in keys if _filled(saved, key, defaults) != _filled(wanted, key, defaults)]
+
+
+def _filled(config: Mapping[str, Any], key: str, defaults: Mapping[str, Any]) -> Any:
+    """Return a value; what a table does not name, since it came later than the run, has its default."""
+    value, default = config.get(key, defaults.get(key)), defaults.get(key)
+    return {**default, **value} if isinstance(default, dict) and isinstance(value, dict) else value

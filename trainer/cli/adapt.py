@@ -76,8 +76,7 @@ def adapt(
             f"more footage, or --data; the run and {SHEET} are in {run}"
         )
     batches = [maker.batch(step) for step in range(steps, steps + 20)]
-    export_model(
-        trained, folder, batches, name=folder.name, version=version, note=f"Adapted from {card.name}."
-    )
+    note = f"Adapted from {card.name} {card.version} to rainy footage without clean versions."
+    export_model(trained, folder, batches, name=folder.name, version=version, note=note)
     (run / SHEET).replace(folder / SHEET)
     click.echo(f"{folder} holds the model, and {SHEET}; run it with streamderain run --model {folder}")

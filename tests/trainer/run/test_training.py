@@ -270,6 +270,19 @@ def test_a_checkpoint_of_another_configuration_is_refused(
     assert train(longer, maker, tmp_path, resume=True).step == 3
 
 
+def test_settings_that_came_later_do_not_keep_a_run_from_going_on(
+    config: TrainConfig, tmp_path: Path
+) -> None:
+    path, state = tmp_path / "last.safetensors", new_state(config)
+    earlier = config.as_dict()
+    del earlier["data"]["share_real"], earlier["pseudo"]
+    save_checkpoint(path, state, earlier)
+    load_checkpoint(path, state, config.as_dict())
+    other = dataclasses.replace(config, data=dataclasses.replace(config.data, share_real=0.5))
+    with pytest.raises(ConfigError, match="differs in data"):
+        load_checkpoint(path, state, other.as_dict())
+
+
 def test_nothing_cannot_be_resumed(config: TrainConfig, maker: BatchMaker, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="leave out --resume"):
         train(config, maker, tmp_path / "nowhere", resume=True)
