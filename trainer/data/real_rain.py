@@ -28,12 +28,16 @@ AGREEING = 0.8
 """Share of a patch's pixels that must agree: elsewhere the scene moved in a way that the flow does not know,
 or it rains so hard that most of what is told is rain."""
 
-STILL_CODES = 3.0
-"""A camera stands still where half of the pixels of half of its frames lie this close to what they mostly
-show."""
+DARKER_CODES = 8.0
+"""Rain only brightens. Where a tenth of the frames is darker than half of them by more than this, something
+else moves: leaves, cars, the camera."""
 
-NOISE_CODES = 4
-"""What rises above the scene by no more is taken for noise."""
+STILL = 0.5
+"""A camera stands still where nothing else moves in at least this share of its picture."""
+
+NOISE_CODES, NOISE_TIMES = 4.0, 1.5
+"""What rises above the scene by no more is taken for noise, or by no more than so many times as the darkest
+tenth lies below it."""
 
 WHITE_CODE = 235
 
@@ -74,14 +78,16 @@ def moving_streaks(frames: Codes) -> Codes | None:
         Opacity 0..1 as 0..255, same shape: what must be laid over the scene in white to see what is seen.
     """
     # Of a long clip every so many frames: the scene is what most of them show.
-    shown = np.median(frames[:: max(1, len(frames) // 64)], axis=0).astype(np.float32)
-    away = np.median([np.median(np.abs(frame - shown)) for frame in frames[:: max(1, len(frames) // 16)]])
-    if away > STILL_CODES:
+    darkest, shown = np.percentile(frames[:: max(1, len(frames) // 64)], (10, 50), axis=0).astype(np.float32)
+    spread = shown - darkest
+    steady = spread <= DARKER_CODES
+    if steady.mean() < STILL:
         return None
+    least = np.where(steady, np.maximum(NOISE_CODES, NOISE_TIMES * spread), np.inf)
     room = np.maximum(WHITE_CODE - shown, 1.0)
     layers = np.empty(frames.shape, np.uint8)
     for layer, frame in zip(layers, frames, strict=True):
         above = frame - shown
-        above[above <= NOISE_CODES] = 0.0
+        above[above <= least] = 0.0
         layer[:] = np.rint(255.0 * np.clip(above / room, 0.0, 1.0))
     return layers
