@@ -1,4 +1,4 @@
-"""The command `weights`: write the generator of a run in shards."""
+"""The command `weights`: write the network of a run in shards."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ import click
 )
 @click.option("--to", "folder", type=click.Path(path_type=Path), required=True, help="Where the files go.")
 def weights(run_folder: Path, folder: Path) -> None:
-    """Write the averaged generator that takes rain away, in half precision, in shards below 16 MiB."""
+    """Write the averaged network that takes rain away, in half precision, in shards below 16 MiB."""
     from streamderain.errors import ConfigError
-    from streamderain.nets.generator import Generator
     from trainer.networks.load import load_network
-    from trainer.networks.network_weights import save_weights
+    from trainer.networks.network_weights import SizedNetwork, save_weights
 
     network = load_network(run_folder)
-    if not isinstance(network, Generator):
+    if not isinstance(network, SizedNetwork):
         raise ConfigError(
             f"{run_folder} holds the fast network; `python -m trainer export` makes a model of it"
         )
