@@ -49,7 +49,7 @@ class SiteMetrics(Collector):
         cameras = self._statuses()
         yield _gauge("up", "Whether frames come out.", cameras, lambda s: s.state == "running")
         yield _gauge("output_fps", "Frames that come out a second.", cameras, _fps)
-        yield _gauge("input_fps", "Frames that come in a second.", cameras, _input_fps)
+        yield _gauge("input_fps", "Frames that come in a second.", cameras, lambda s: s.input_fps)
         yield _gauge("rain_light", "Light taken away, mean codes of luma.", cameras, lambda s: s.light)
         yield _gauge("restarts", "How often the process was started again.", cameras, lambda s: s.restarts)
         yield _counter("frames", "Frames that came out.", cameras, "frames_out")
@@ -64,11 +64,6 @@ class SiteMetrics(Collector):
 
 def _fps(status: Status) -> float:
     return float(status.numbers.get("fps", 0.0)) if status.state == "running" else 0.0
-
-
-def _input_fps(status: Status) -> float:
-    frames_out = status.numbers.get("frames_out") or 0
-    return _fps(status) * status.numbers.get("frames_in", 0) / frames_out if frames_out else 0.0
 
 
 def _gauge(

@@ -62,7 +62,7 @@ class RunningSite:
         # What the file says is compared: with more cameras a share of the cores is smaller, and those that
         # run keep theirs until they begin anew.
         ended = [name for name in self.cameras if _said(self.site, name) != _said(site, name)]
-        # Until another is there a camera answers, if only that it stopped: those who watch it stay.
+        # Until another is there a camera answers, if only that it stopped: its tile stays on the page.
         await asyncio.gather(*(self.cameras[name].stop() for name in ended))
         self.site = site
         for name in set(ended) - set(site.cameras):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import os
 import sys
 from collections import deque
@@ -30,6 +31,7 @@ VIEWER_BYTES = 4 << 20
 
 VIEWERS_AT_MOST = 32
 INCIDENTS_AT_MOST = 50
+INPUT_FPS_OVER_S = 2.0
 SILENT_S = 30.0
 """A process that tells nothing for so long hangs, and is replaced."""
 
@@ -52,6 +54,7 @@ class Status:
         light: How much light is taken away, mean codes of luma: more where it rains harder.
         size: Width and height.
         restarts: How often the process was started again.
+        input_fps: Frames that come in a second, of the last seconds.
     """
 
     state: str = "starting"
@@ -62,6 +65,7 @@ class Status:
     light: float = 0.0
     size: tuple[int, int] = (0, 0)
     restarts: int = 0
+    input_fps: float = 0.0
 
     def count(self, name: str, by: float = 1) -> None:
         """Add to a total."""
@@ -265,6 +269,11 @@ class CameraProcess:
         status, kind = self.status, event["kind"]
         if kind == "Progress":
             before = status.numbers if status.numbers.get("elapsed_s", 0) <= event["elapsed_s"] else {}
+            passed_s = event["elapsed_s"] - before.get("elapsed_s", 0.0)
+            if passed_s > 0:
+                came_fps = (event["frames_in"] - before.get("frames_in", 0)) / passed_s
+                past = math.exp(-passed_s / INPUT_FPS_OVER_S)
+                status.input_fps = past * status.input_fps + (1.0 - past) * came_fps
             for name in ("frames_in", "frames_out", "dropped", "passed"):
                 status.count(name, max(0, event[name] - before.get(name, 0)))
             status.numbers = event
@@ -286,8 +295,9 @@ class CameraProcess:
 
     def _note(self, message: str) -> None:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
-        self.status.incidents.append((now, redact(message)))
-        _LOG.warning("%s", message, extra={"camera": self.name})
+        told = redact(message)
+        self.status.incidents.append((now, told))
+        _LOG.warning("%s", told, extra={"camera": self.name})
 
 
 class _Viewer:

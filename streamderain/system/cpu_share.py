@@ -32,7 +32,14 @@ class CpuShares:
             raise PermissionError(f"{folder} has no controller of the processor")
         # A group with groups in it may hold no process itself (cgroups(7), "no internal processes").
         self._move(_MANAGER, os.getpid())
-        (folder / "cgroup.subtree_control").write_text("+cpu")
+        try:
+            (folder / "cgroup.subtree_control").write_text("+cpu")
+        except OSError:
+            # Others are in it, such as a shell's other children: it was not handed over to us alone.
+            (folder / "cgroup.procs").write_text(str(os.getpid()))
+            with contextlib.suppress(OSError):
+                (folder / _MANAGER).rmdir()
+            raise
 
     def give(self, name: str, pid: int) -> None:
         """Move a process, and all it starts from now on, to a group of its own.

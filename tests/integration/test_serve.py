@@ -160,6 +160,9 @@ def test_streams_pictures_and_metrics(relay: Relay, tmp_path: Path) -> None:
             'streamderain_latency_seconds_bucket{camera="front",le="0.1"}',
         ):
             assert line in metrics, line
+        come = re.search(r'streamderain_input_fps\{camera="front"\} (\S+)', metrics)
+        assert come is not None
+        assert 7 < float(come[1]) < 13
         told = site.state("front")
         assert told["size"] == [96, 64]
         assert 8 < told["fps"] < 12

@@ -30,7 +30,7 @@ TOLERATED_DB = 0.1
 UNSEEN_DB = 50.0
 """Rain-free rows may fall as far as here: such a change of a picture is no more seen."""
 
-_FALLBACK = ("clean_video", "clean_bsds", "clean_imagenet", "streaks_garg")
+_LEARNED_FROM = ("clean_video", "clean_bsds", "clean_imagenet", "streaks_garg")
 _SHEET_CLIPS = 6
 _SHEET_PX = 480
 
@@ -55,7 +55,7 @@ def adapting_config(
         ConfigError: The model is not one of luma.
     """
     base = load_config("adapt", overrides={"steps": steps, "teacher": str(model)})
-    present = {name for name in _FALLBACK if data is not None and (data / name).is_dir()}
+    present = {name for name in _LEARNED_FROM if data is not None and (data / name).is_dir()}
     own = dataclasses.replace(
         base.data,
         real=(str(footage),),

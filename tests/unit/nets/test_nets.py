@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,15 @@ from streamderain.nets.generator import (
     ResidualGenerator,
     RgbCore,
 )
-from streamderain.nets.luma import FAINTEST, PARTS, PRIOR_BLOCKS, core_window, rain_prior, residual_planes
+from streamderain.nets.luma import (
+    FAINTEST,
+    PARTS,
+    PRIOR_BLOCKS,
+    LumaNetwork,
+    core_window,
+    rain_prior,
+    residual_planes,
+)
 from streamderain.runtime.adapters import luma
 from trainer.networks.network_weights import save_weights
 
@@ -70,9 +79,10 @@ def test_fast_output_stays_in_range_and_never_brightens(fast: FastNet) -> None:
     assert (clean < window[:, 1:2]).any()
 
 
-def test_every_parameter_of_the_fast_network_gets_a_gradient() -> None:
+@pytest.mark.parametrize("make", [FastNet, lambda: DeepNet(width=8, blocks=1)], ids=["fast", "deep"])
+def test_every_parameter_gets_a_gradient(make: Callable[[], LumaNetwork]) -> None:
     torch.manual_seed(0)
-    network = FastNet()
+    network = make()
     network.residual_slope = 0.2
     window, validity = torch.rand(2, 3, 32, 48), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     loss = (network.clean_planes(window, validity, bounded=False) - window[:, :1]).square().mean()
@@ -158,15 +168,21 @@ def test_validity_changes_the_result(fast: FastNet) -> None:
         assert not torch.equal(getattr(with_neighbours, name), getattr(without, name)), name
 
 
-def test_tiles_agree_with_the_whole_beyond_the_receptive_field(fast: FastNet) -> None:
+@pytest.mark.parametrize(
+    ("name", "height", "width", "cut", "equal"), [("fast", 80, 64, 64, 24), ("deep", 160, 32, 128, 48)]
+)
+def test_tiles_agree_with_the_whole_beyond_the_receptive_field(
+    request: pytest.FixtureRequest, name: str, height: int, width: int, cut: int, equal: int
+) -> None:
     """The card says tileable: no statistic spans the frame."""
-    window = blocks(1, 80, 64, seed=5)
+    network: LumaNetwork = request.getfixturevalue(name)
+    window = blocks(1, height, width, seed=5)
     ones = torch.ones(1, 2)
     with torch.no_grad():
-        whole = fast(window, rain_prior(window), ones)
-        tile = fast(window[:, :, :64], rain_prior(window[:, :, :64]), ones)
+        whole = network(window, rain_prior(window), ones)
+        tile = network(window[:, :, :cut], rain_prior(window[:, :, :cut]), ones)
     for part, full in zip(tile, whole, strict=True):
-        torch.testing.assert_close(part[:, :, :24], full[:, :, :24])
+        torch.testing.assert_close(part[:, :, :equal], full[:, :, :equal])
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 2, 2), (1, 18, 30), (3, 24, 16)])
@@ -243,27 +259,6 @@ def test_the_deep_network_takes_light_and_never_adds_any(deep: DeepNet) -> None:
     assert (clean < window[:, 1:2]).any()
     alone = deep.clean_planes(window, torch.zeros(2, 2))
     assert not torch.equal(alone, clean), "it is told that neighbours are missing"
-
-
-def test_every_parameter_of_the_deep_network_gets_a_gradient() -> None:
-    torch.manual_seed(0)
-    network = DeepNet(width=8, blocks=1)
-    network.residual_slope = 0.2
-    window, validity = torch.rand(2, 3, 32, 48), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    (network.clean_planes(window, validity, bounded=False) - window[:, :1]).square().mean().backward()
-    for name, parameter in network.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().max() > 0, name
-
-
-def test_tiles_of_the_deep_network_agree_with_the_whole(deep: DeepNet) -> None:
-    window = blocks(1, 160, 32, seed=5)
-    ones = torch.ones(1, 2)
-    with torch.no_grad():
-        whole = deep(window, rain_prior(window), ones)
-        tile = deep(window[:, :, :128], rain_prior(window[:, :, :128]), ones)
-    for part, full in zip(tile, whole, strict=True):
-        torch.testing.assert_close(part[:, :, :48], full[:, :, :48])
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 4, 4), (2, 36, 20)])

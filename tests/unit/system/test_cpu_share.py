@@ -36,6 +36,14 @@ def test_each_child_gets_a_group_of_its_own(tmp_path: Path) -> None:
     shares.take("front")
 
 
+def test_a_group_with_others_in_it_is_left_as_it_was(tmp_path: Path) -> None:
+    group, told = hierarchy(tmp_path, "cpu\n")
+    (group / "cgroup.subtree_control").unlink()
+    (group / "cgroup.subtree_control").mkdir()  # it cannot be written to, as the kernel refuses it then
+    assert cpu_shares(root=tmp_path, told=told) is None
+    assert (group / "cgroup.procs").read_text() == str(os.getpid()), "back where it was"
+
+
 def test_where_nothing_was_handed_over_there_are_none(tmp_path: Path) -> None:
     group, told = hierarchy(tmp_path, "memory\n")
     assert cpu_shares(root=tmp_path, told=told) is None
