@@ -23,6 +23,7 @@
     ├── PipelineError                6   only what no other class describes
     │   └── StageFailed                  names the stage, the frame index and its pts
     ├── TrainingDiverged             1   the loss of a training is no longer finite (trainer.run.loop)
+    ├── Harmed                       1   what was fitted to footage is worse than before (trainer.run.adapt)
     └── WorkerLost                   1   a process that makes batches was killed (trainer.data.loader)
 
 Two more ends are no errors: a damaged input that was derained as far as it goes (7), and an interrupt

@@ -152,6 +152,7 @@ class DataConfig:
         coded_frames: Frames per such segment.
         drawn_layers: Procedural streak layers rendered into the cache.
         turned_layers: Given layers turned and scaled into the cache.
+        remixed_layers: Layers of all these kinds made to look different; see `trainer.data.rain_mix`.
     """
 
     clips: tuple[str, ...] = ("clean_video",)
@@ -183,6 +184,7 @@ class DataConfig:
     coded_frames: int = 60
     drawn_layers: int = 240
     turned_layers: int = 240
+    remixed_layers: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

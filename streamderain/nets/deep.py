@@ -1,10 +1,11 @@
-"""The deep network: what the fast one reads and answers, with many times its layers between.
+"""The deep network: the fast one, and beside it many times its layers, whose answer is added to its own.
 
 Three sizes, 1/4, 1/8 and 1/16, each with residual blocks on the way down and on the way up (a U-Net:
 Ronneberger et al., MICCAI 2015, with the plain residual blocks of EDSR: Lim et al., CVPRW 2017: no norm, so
 that brightness survives and tiles agree with the whole). At 1/16 one 3x3 step is 16 px wide: streaks of any
 length are seen whole, in a single picture too. All that lies around the layers is the fast network's: planes,
-prior, shares and correction. See docs/decisions/0016-quality.md.
+prior, shares and correction. It reads what the fast one found, too, and starts as the fast one: training goes
+up from there. See docs/decisions/0016-quality.md.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from streamderain.nets.luma import BLOCK, FRAMES, PARTS, LumaNetwork
+from streamderain.nets.fast import FastNet
+from streamderain.nets.luma import BLOCK, FRAMES, PARTS, Answer, LumaNetwork
 
 
 class DeepNet(LumaNetwork):
@@ -33,7 +36,8 @@ class DeepNet(LumaNetwork):
         super().__init__()
         self.width, self.blocks = width, blocks
         widths = (width, 2 * width, 4 * width)
-        self.head = nn.Conv2d(PARTS * BLOCK * BLOCK, width, 3, padding=1)
+        self.fast = FastNet()
+        self.head = nn.Conv2d(PARTS * BLOCK * BLOCK + self.fast.merge.out_channels, width, 3, padding=1)
         self.validity = nn.ModuleList(nn.Linear(FRAMES - 1, wide, bias=False) for wide in widths)
         self.downwards = nn.ModuleList(_chain(wide, blocks) for wide in widths)
         self.downs = nn.ModuleList(
@@ -48,21 +52,28 @@ class DeepNet(LumaNetwork):
             assert isinstance(layer, nn.ConvTranspose2d)
             # Every output reads each input channel once: stride equals size.
             nn.init.normal_(layer.weight, std=(1.0 / layer.in_channels) ** 0.5)
-        self._add_tails(width)
+        self._add_tails(width, beside_another=True)
 
     def encode(self, window: Tensor, validity: Tensor) -> list[Tensor]:
-        """See `LumaNetwork.encode`: what is left at 1/4, 1/8 and 1/16 size, for the way up."""
+        """See `LumaNetwork.encode`: what is left at 1/4, 1/8 and 1/16 size, then what the fast one found."""
+        found = self.fast.merge_stages(self.fast.encode(window, validity), validity)
         stages: list[Tensor] = []
-        now = functional.relu(self.head(window))
+        now = functional.relu(self.head(torch.cat([window, found], dim=1)))
         for level, (chain, trust) in enumerate(zip(self.downwards, self.validity, strict=True)):
             if level:
                 now = self.downs[level - 1](now)
             now = chain(now + trust(validity)[:, :, None, None])
             stages.append(now)
-        return stages
+        return [*stages, found]
+
+    def judge(self, stages: Sequence[Tensor], prior: Tensor, validity: Tensor) -> Answer:
+        """See `LumaNetwork.judge`: the fast network's answer and its own are added."""
+        both = zip(super().judge(stages, prior, validity), self.fast.answer(stages[-1], prior), strict=True)
+        return Answer(*(own + fast for own, fast in both))
 
     def merge_stages(self, stages: Sequence[Tensor], validity: Tensor) -> Tensor:
         """See `LumaNetwork.merge_stages`."""
+        *stages, _ = stages
         now = self.upwards[-1](stages[-1])
         for level in reversed(range(len(self.ups))):
             now = self.upwards[level](self.ups[level](now) + stages[level])

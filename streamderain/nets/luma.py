@@ -80,26 +80,28 @@ class LumaNetwork(Network):
     channels = 1
     alignment = "flow"
 
-    def _add_tails(self, width: int) -> None:
+    def _add_tails(self, width: int, *, beside_another: bool = False) -> None:
         """Make the three last layers, which start near identity: the residual is small but not dead.
 
         Args:
             width: Channels of what `merge_stages` gives.
+            beside_another: Their answer is added to another network's: they start at none at all.
         """
         # Three layers rather than one: runtimes cut channels in three more slowly than they convolve.
         self.share = nn.Conv2d(width, BLOCK_CHANNELS, 3, padding=1)
         self.share_of_rest = nn.Conv2d(width, BLOCK_CHANNELS, 3, padding=1)
         self.correction = nn.Conv2d(width, BLOCK_CHANNELS, 3, padding=1)
         # How much each of both shares heeds the prior of each square.
-        self.trust = nn.Parameter(torch.full((2, len(PRIOR_BLOCKS)), 0.5))
+        self.trust = nn.Parameter(torch.full((2, len(PRIOR_BLOCKS)), 0.0 if beside_another else 0.5))
 
         for tail in (self.share, self.share_of_rest, self.correction):
-            nn.init.normal_(tail.weight, std=0.01)
+            nn.init.normal_(tail.weight, std=0.0 if beside_another else 0.01)
             assert tail.bias is not None
             nn.init.zeros_(tail.bias)
-        assert self.share_of_rest.bias is not None
-        # The rest is mostly texture that does not fit: trust in it has to be learned.
-        nn.init.constant_(self.share_of_rest.bias, -3.0)
+        if not beside_another:
+            assert self.share_of_rest.bias is not None
+            # The rest is mostly texture that does not fit: trust in it has to be learned.
+            nn.init.constant_(self.share_of_rest.bias, -3.0)
 
     def forward(self, window: Tensor, prior: Tensor, validity: Tensor) -> Answer:
         """Compute what is exported as the *core*.
@@ -134,13 +136,26 @@ class LumaNetwork(Network):
 
     def decode(self, stages: Sequence[Tensor], prior: Tensor, validity: Tensor) -> Answer:
         """Run the other half: from what `encode` returned to what `forward` returns."""
-        merged = self.merge_stages(stages, validity)
-        correction = self.correction(merged)
-        faint = (1.0 - self.residual_slope) * correction.clamp(-FAINTEST, FAINTEST)
+        answer = self.judge(stages, prior, validity)
+        faint = (1.0 - self.residual_slope) * answer.correction.clamp(-FAINTEST, FAINTEST)
+        return answer._replace(correction=answer.correction - faint)
+
+    def judge(self, stages: Sequence[Tensor], prior: Tensor, validity: Tensor) -> Answer:
+        """Give what `decode` does, corrections that nobody sees among it."""
+        return self.answer(self.merge_stages(stages, validity), prior)
+
+    def answer(self, merged: Tensor, prior: Tensor) -> Answer:
+        """Run the three last layers, and weigh the prior.
+
+        Args:
+            merged: What `merge_stages` gave.
+            prior: As in `forward`.
+        """
         odds, odds_of_rest = (
             functional.conv2d(prior, weights) for weights in self.trust[:, None, :, None, None]
         )
-        return Answer(self.share(merged), odds, self.share_of_rest(merged), odds_of_rest, correction - faint)
+        correction = self.correction(merged)
+        return Answer(self.share(merged), odds, self.share_of_rest(merged), odds_of_rest, correction)
 
     def clean(self, frames: Tensor, validity: Tensor) -> Tensor:
         """See `Network.clean`."""

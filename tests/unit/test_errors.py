@@ -35,8 +35,9 @@ def subclasses(kind: type[StreamderainError]) -> dict[str, str]:
 
 def test_the_drawn_tree_is_complete() -> None:
     loop = pytest.importorskip("trainer.run.loop", reason="needs torch")
+    adapt = pytest.importorskip("trainer.run.adapt", reason="needs torch")
     there = subclasses(StreamderainError)
-    assert {Crashed.__name__, loop.TrainingDiverged.__name__} <= set(there)
+    assert {Crashed.__name__, loop.TrainingDiverged.__name__, adapt.Harmed.__name__} <= set(there)
     assert drawn_tree() == there
 
 

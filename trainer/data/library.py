@@ -30,6 +30,7 @@ from trainer.config import DataConfig
 from trainer.data import pictures
 from trainer.data.layouts import find_pairs
 from trainer.data.pairing import PairedPicture
+from trainer.data.rain_mix import remix
 from trainer.data.real_rain import moving_streaks
 
 Codes = NDArray[np.uint8]
@@ -138,6 +139,7 @@ def _key(data: Path, config: DataConfig, pairs: Sequence[PairedPicture], seed: i
         seed,
         files,
         *([channels] if channels > 1 else []),
+        *([{"remixed": config.remixed_layers}] if config.remixed_layers else []),
     ]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
 
@@ -210,8 +212,9 @@ def add_layers(
     *,
     turned: int,
     drawn: int,
+    remixed: int = 0,
 ) -> list[Codes]:
-    """Write streak layers: the given ones, some of them turned and scaled, and procedural ones.
+    """Write streak layers: the given ones, some turned and scaled, procedural ones, and mixtures of all.
 
     Args:
         writer: Where to.
@@ -219,6 +222,7 @@ def add_layers(
         paths: Gray pictures.
         turned: How many to add of the second kind; none without given layers.
         drawn: How many to add of the third.
+        remixed: How many to add of the last; see `trainer.data.rain_mix`.
 
     Returns:
         The given layers.
@@ -226,11 +230,16 @@ def add_layers(
     given = [(path.name, pictures.read_gray(path)) for path in paths]
     for name, layer in given:
         writer.add("layer", name, layer)
+    made = [layer for _, layer in given]
     for index in range(turned if given else 0):
         name, layer = given[int(rng.integers(len(given)))]
-        writer.add("layer", f"{name} turned {index}", _turned(rng, layer))
+        made.append(_turned(rng, layer))
+        writer.add("layer", f"{name} turned {index}", made[-1])
     for index in range(drawn):
-        writer.add("layer", f"drawn {index}", _drawn(rng))
+        made.append(_drawn(rng))
+        writer.add("layer", f"drawn {index}", made[-1])
+    for index in range(remixed if made else 0):
+        writer.add("layer", f"remixed {index}", remix(rng, made[int(rng.integers(len(made)))]))
     return [layer for _, layer in given]
 
 
@@ -273,8 +282,15 @@ class _Maker:
             for folder in self._config.layers
             for path in pictures.list_files(self._data / folder, pictures.PICTURE_SUFFIXES)
         ]
-        turned, drawn = self._config.turned_layers, self._config.drawn_layers
-        return add_layers(self._writer, self._rng, paths, turned=turned, drawn=drawn)
+        config = self._config
+        return add_layers(
+            self._writer,
+            self._rng,
+            paths,
+            turned=config.turned_layers,
+            drawn=config.drawn_layers,
+            remixed=config.remixed_layers,
+        )
 
     def _clips(self, layers: list[Codes]) -> None:
         if not self._config.clips:

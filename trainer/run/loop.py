@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 
 from streamderain.errors import ConfigError, StreamderainError
 from streamderain.models import CARD_NAME
+from streamderain.nets.deep import DeepNet
 from streamderain.nets.generator import Generator
 from streamderain.nets.network import Network
 from trainer.checkpoint import (
@@ -180,7 +181,7 @@ def begin_with(state: TrainState, path: Path) -> None:
 
     Averages begin with its averages, and so do the networks they are averages of; what else has a name in
     both is taken as it is, what is not there stays fresh. A generator may be narrower than the one that
-    begins: it is made wider.
+    begins: it is made wider. A fast network begins the one inside a deep network.
 
     Args:
         state: Changed in place.
@@ -211,8 +212,9 @@ def begin_with(state: TrainState, path: Path) -> None:
         if not weights:
             _log.warning("%s has no %s; it begins fresh", path, name)
             continue
+        begun = module.fast if isinstance(module, DeepNet) and "merge.weight" in weights else module
         try:
-            module.load_state_dict(weights)
+            begun.load_state_dict(weights)
         except RuntimeError as error:
             raise ConfigError(
                 f"{path} holds another {name} than this configuration's ({error}); "

@@ -79,7 +79,15 @@ def test_fast_output_stays_in_range_and_never_brightens(fast: FastNet) -> None:
     assert (clean < window[:, 1:2]).any()
 
 
-@pytest.mark.parametrize("make", [FastNet, lambda: DeepNet(width=8, blocks=1)], ids=["fast", "deep"])
+def small_deep(spread: float) -> DeepNet:
+    """Make a deep network that answers something of its own: a fresh one says what the fast one inside does."""
+    network = DeepNet(width=8, blocks=1)
+    for tail in (network.correction, network.share, network.share_of_rest):
+        torch.nn.init.normal_(tail.weight, std=spread)
+    return network
+
+
+@pytest.mark.parametrize("make", [FastNet, lambda: small_deep(0.01)], ids=["fast", "deep"])
 def test_every_parameter_gets_a_gradient(make: Callable[[], LumaNetwork]) -> None:
     torch.manual_seed(0)
     network = make()
@@ -235,20 +243,25 @@ def core_path(fast: FastNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def deep() -> DeepNet:
     torch.manual_seed(4)
-    network = DeepNet(width=8, blocks=1)
-    with torch.no_grad():
-        for tail in (network.correction, network.share, network.share_of_rest):
-            tail.weight.mul_(20.0)
-    return network.eval()
+    return small_deep(0.2).eval()
 
 
 def test_the_deep_network_keeps_its_budget() -> None:
     network = DeepNet()
-    assert parameters(network) == 3_720_246
+    assert parameters(network) == 3_950_156
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(blocks(1, 184, 320), no_prior(184, 320), torch.ones(1, 2))
     pixels = 16 * 184 * 320
     assert counter.get_total_flops() / 2 / pixels < 45_000  # multiplications and additions for each
+
+
+def test_a_fresh_deep_network_is_the_fast_one() -> None:
+    torch.manual_seed(5)
+    network = DeepNet(width=8, blocks=1).eval()
+    window, validity = torch.rand(1, 3, 32, 48), torch.ones(1, 2)
+    with torch.no_grad():
+        clean, fast = (net.clean_planes(window, validity) for net in (network, network.fast))
+    assert torch.equal(clean, fast)
 
 
 def test_the_deep_network_takes_light_and_never_adds_any(deep: DeepNet) -> None:
