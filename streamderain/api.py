@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,7 +25,7 @@ from streamderain.errors import (
 )
 from streamderain.events import Complete, Event, Failed, Observer, Progress, Skipped
 from streamderain.jobs.job import Job
-from streamderain.jobs.plan import Plan, Planned, plan_run
+from streamderain.jobs.plan import Plan, Planned, choose_model, plan_run
 from streamderain.media.reading.sources import find_sources
 from streamderain.options import RunOptions
 from streamderain.pipeline.protocols import Tap
@@ -147,7 +147,10 @@ def run(
     plan = plan_run(sources, specs, names, options)
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(plan.remove_empty_folders)
-        engine = cleanup.enter_context(open_engine(options.engine))
+        chosen, why = choose_model(plan, options.engine)
+        options = replace(options, engine=chosen)
+        engine = cleanup.enter_context(open_engine(chosen))
+        engine.reason = "; ".join(filter(None, (engine.reason, why)))
         return _Running(plan, options, engine, observer or (lambda event: None), stop, tap).run()
 
 

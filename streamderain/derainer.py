@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from streamderain.errors import ConfigError
 from streamderain.frame import Frame, Geometry, Planes
 from streamderain.media.arrays import rgb_array
 from streamderain.media.reading.sources import find_sources, open_source
+from streamderain.models import chosen_model
 from streamderain.options import EngineOptions, RunOptions
 from streamderain.pipeline.cuts import lead_of
 from streamderain.pipeline.inline import InlineSession
@@ -29,7 +30,8 @@ class Derainer(Closable):
     """Takes the rain out of numpy images.
 
     Args:
-        options: Model, engine, device, precision and strength.
+        options: Model, engine, device, precision and strength. The model `"auto"` is dcd-lite, which suits
+            video; for single images dcd-quality does markedly better.
 
     Raises:
         StreamderainError: The model or the engine cannot be used.
@@ -141,7 +143,8 @@ def frames(source: str | Path, options: RunOptions | None = None) -> Iterator[De
     if len(specs) > 1:
         raise ConfigError(f"{source} holds {len(specs)} files; walk over them one by one")
     with ExitStack() as cleanup:
-        engine = cleanup.enter_context(open_engine(options.engine))
+        model = chosen_model(options.engine.model, {specs[0].kind})
+        engine = cleanup.enter_context(open_engine(replace(options.engine, model=model)))
         opened = cleanup.enter_context(open_source(specs[0], options.read, lead_of(engine.model)))
         sessions = [
             cleanup.enter_context(InlineSession(engine, stream.geometry, options.engine))

@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,12 @@ from streamderain.errors import ChecksumMismatch, ModelError, ModelNotFound
 
 CARD_NAME = "card.toml"
 MODEL_PATH_VARIABLE = "STREAMDERAIN_MODELS"
+
+AUTO = "auto"
+"""Not a model's name: the one that suits what is derained."""
+
+VIDEO_MODEL, PICTURE_MODEL = "dcd-lite", "dcd-quality"
+"""What `AUTO` stands for: a model that is quick, and one that does markedly better on single pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,17 +276,30 @@ def list_models() -> list[ModelCard]:
     return [found[name] for name in sorted(found)]
 
 
+def chosen_model(name: str, kinds: Collection[str]) -> str:
+    """Return the name of the model that is meant.
+
+    Args:
+        name: What was asked for; anything but `AUTO` is meant as it is.
+        kinds: The kinds of all sources, see `streamderain.media.reading.sources.SourceSpec`.
+    """
+    if name != AUTO:
+        return name
+    return PICTURE_MODEL if set(kinds) == {"still"} else VIDEO_MODEL
+
+
 def load_model(name: str) -> ModelCard:
     """Return the card of a model.
 
     Args:
         name: A model's name, or the path of a model folder (anything with a path separator, or an existing
-            folder with a card).
+            folder with a card). `AUTO` stands for `VIDEO_MODEL`.
 
     Raises:
         ModelNotFound: No such model.
         ModelError: Its card cannot be used.
     """
+    name = VIDEO_MODEL if name == AUTO else name
     folder = Path(name)
     if os.sep in name or (folder / CARD_NAME).is_file():
         return read_card(folder)

@@ -13,6 +13,7 @@ from types import MappingProxyType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from streamderain.errors import ConfigError
+from streamderain.models import AUTO
 
 
 def require_types(options: Any) -> None:
@@ -183,7 +184,8 @@ class EngineOptions:
     """Which model removes the rain, and on what.
 
     Attributes:
-        model: Name of a model, or the path of a folder with a `card.toml`.
+        model: Name of a model, or the path of a folder with a `card.toml`. `"auto"` is dcd-lite, and
+            dcd-quality for sources that are single pictures only.
         engine: `"auto"` or an engine's name. A named engine never falls back to another.
         device: Device in the engine's own words (`"cpu"`, `"cuda:1"`); `"auto"` for its default.
         precision: One of the card's precisions; `"auto"` for the engine's default.
@@ -198,7 +200,7 @@ class EngineOptions:
             failed, the output pauses.
     """
 
-    model: str = "dcd-lite"
+    model: str = AUTO
     engine: str = "auto"
     device: str = "auto"
     precision: str = "auto"

@@ -19,6 +19,7 @@ from streamderain import __version__
 from streamderain.addresses import is_address, redact
 from streamderain.cli.text import printable
 from streamderain.errors import EXIT_INTERRUPTED, PipelineError, StreamderainError
+from streamderain.models import AUTO, PICTURE_MODEL, VIDEO_MODEL
 from streamderain.options import parse_bitrate, parse_seconds
 
 
@@ -118,7 +119,12 @@ _TARGET: _Options = (
 )
 
 _ENGINE: _Options = (
-    click.option("--model", default="dcd-lite", show_default=True, help="Model name, or a model folder."),
+    click.option(
+        "--model",
+        default=AUTO,
+        show_default=True,
+        help=f"Model name, or a model folder. auto: {VIDEO_MODEL}, but {PICTURE_MODEL} for single pictures.",
+    ),
     click.option("--engine", default="auto", show_default=True, help="auto, openvino, torch or tensorrt."),
 )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from streamderain.errors import ConfigError
 from streamderain.media.reading.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, SourceSpec
 from streamderain.media.writing.target import check_targets, is_folder, is_there, parse_target
-from streamderain.options import ReadOptions, RunOptions
+from streamderain.models import AUTO, PICTURE_MODEL, VIDEO_MODEL, chosen_model
+from streamderain.options import EngineOptions, ReadOptions, RunOptions
 
 _FALLBACK_SUFFIX = ".mkv"
 """Of results whose source has an extension that no writer knows: Matroska holds nearly everything."""
@@ -91,6 +92,28 @@ def plan_run(
         plan.remove_empty_folders()
         raise
     return plan
+
+
+def choose_model(plan: Plan, options: EngineOptions) -> tuple[EngineOptions, str]:
+    """Choose the model that `auto` stands for by what there is to do.
+
+    Args:
+        plan: All files of the run.
+        options: The model that was asked for, among others.
+
+    Returns:
+        The options with the model's name, and why it is that one, in words: nothing where it was asked for,
+        or where it is what suits video and there is nothing else.
+    """
+    kinds = {planned.spec.kind for planned in plan.files if planned.targets}
+    model = chosen_model(options.model, kinds)
+    if options.model != AUTO or "still" not in kinds:
+        why = ""
+    elif model == PICTURE_MODEL:
+        why = f"{model}: it does markedly better on single pictures; {VIDEO_MODEL} is quicker"
+    else:
+        why = f"{model}: there is video among the pictures; {PICTURE_MODEL} does markedly better on pictures"
+    return replace(options, model=model), why
 
 
 def _holds_several(sources: Sequence[str], specs: Sequence[SourceSpec]) -> bool:

@@ -80,7 +80,7 @@ def test_fast_output_stays_in_range_and_never_brightens(fast: FastNet) -> None:
 
 
 def small_deep(spread: float) -> DeepNet:
-    """Make a deep network that answers something of its own: a fresh one says what the fast one inside does."""
+    """Make a deep network with an answer of its own: a fresh one says what the fast one inside does."""
     network = DeepNet(width=8, blocks=1)
     for tail in (network.correction, network.share, network.share_of_rest):
         torch.nn.init.normal_(tail.weight, std=spread)
