@@ -25,6 +25,7 @@ from trainer.data.layouts import find_pairs
 from trainer.data.library import Library, open_library
 from trainer.data.loader import WorkerLost, feed
 from trainer.data.paired import Batch, BatchMaker
+from trainer.data.rain_mix import remix
 
 
 def equal(one: Batch, other: Batch) -> bool:
@@ -212,6 +213,28 @@ def test_the_key_of_a_library_stays_what_it_was(data: Path, config: TrainConfig,
     open_library(data, tmp_path, table, seed=1)
     expected = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     assert [path.name for path in tmp_path.iterdir()] == [expected]
+
+
+def test_remixed_layers_are_added_and_keep_their_brightness(
+    data: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    table = dataclasses.replace(config.data, clips=(), stills=(), pairs=(), remixed_layers=4)
+    library = open_library(data, tmp_path, table, seed=1)
+    entries = library.of_kind("layer")
+    layers = {entry.name: library.array(entry) for entry in entries}
+    mixed = [layer for name, layer in layers.items() if name.startswith("remixed")]
+    assert len(mixed) == 4
+    assert all(layer.dtype == np.uint8 and layer.max() > 0 for layer in mixed)
+    others = [layer for name, layer in layers.items() if not name.startswith("remixed")]
+    for layer in mixed:
+        same_size = [other for other in others if other.shape == layer.shape]
+        assert int(layer.max()) in {int(other.max()) for other in same_size}
+        assert not any(np.array_equal(layer, other) for other in same_size)
+
+
+def test_a_layer_without_rain_stays_as_it_is() -> None:
+    empty = np.zeros((40, 60), np.uint8)
+    np.testing.assert_array_equal(remix(np.random.default_rng(0), empty), empty)
 
 
 def test_pairs_may_lie_in_any_layout(data: Path, config: TrainConfig, tmp_path: Path) -> None:

@@ -338,6 +338,18 @@ def test_a_run_begins_with_bare_weights(config: TrainConfig, maker: BatchMaker, 
     torch.testing.assert_close(state.modules["network"].state_dict(), full)
 
 
+def test_a_deep_network_begins_with_the_fast_one_inside(
+    config: TrainConfig, maker: BatchMaker, tmp_path: Path
+) -> None:
+    torch.manual_seed(99)
+    given = FastNet().state_dict()
+    save_tensors(tmp_path / "weights.safetensors", given, {})
+    deep = dataclasses.replace(config, rate=1e-12, network=NetworkConfig(family="deep", width=8, blocks=1))
+    state = train(deep, maker, tmp_path / "run", start=tmp_path / "weights.safetensors", stop_after=1)
+    for module in state.modules.values():
+        torch.testing.assert_close(tensors_under(module.state_dict(), "fast."), given)
+
+
 def test_weights_of_another_size_are_refused(config: TrainConfig, maker: BatchMaker, tmp_path: Path) -> None:
     train(config, maker, tmp_path / "first", stop_after=1)
     wider = dataclasses.replace(config, network=dataclasses.replace(config.network, width=16))
