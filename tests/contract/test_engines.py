@@ -24,7 +24,7 @@ from streamderain.options import EngineOptions
 from streamderain.runtime.base import EndOfSession, Engine, Session, SessionOptions
 from streamderain.runtime.registry import ENGINES, open_engine
 from streamderain.system.gpu import has_driver
-from tests.support.models import small_generator
+from tests.support.models import small_deep, small_generator
 from tests.support.pictures import smooth
 from tests.support.requirements import require
 
@@ -51,10 +51,15 @@ def generator_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_generator(tmp_path_factory.mktemp("models") / "small-generator")
 
 
-@pytest.fixture(scope="module", params=["luma", "rgb"])
+@pytest.fixture(scope="session")
+def deep_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_deep(tmp_path_factory.mktemp("models") / "small-deep")
+
+
+@pytest.fixture(scope="module", params=["luma", "deep", "rgb"])
 def model(request: pytest.FixtureRequest) -> ModelCard:
-    """One of each kind: luma with neighbours, and whole frames in RGB."""
-    fixture = {"luma": "lite", "rgb": "gan"}[request.param]
+    """One of each kind: luma with neighbours, with few layers and with many, and whole frames in RGB."""
+    fixture = {"luma": "lite", "deep": "deep", "rgb": "gan"}[request.param]
     card: ModelCard = request.getfixturevalue(fixture)
     return card
 
@@ -62,6 +67,11 @@ def model(request: pytest.FixtureRequest) -> ModelCard:
 @pytest.fixture(scope="module")
 def lite() -> ModelCard:
     return load_model("dcd-lite")
+
+
+@pytest.fixture(scope="module")
+def deep(deep_folder: Path) -> ModelCard:
+    return load_model(str(deep_folder))
 
 
 @pytest.fixture(scope="module")

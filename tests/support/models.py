@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tests.support.requirements import require
+
+if TYPE_CHECKING:
+    from streamderain.nets.network import Network
+
+_PHASES = [{"until": 1.0, "losses": {"squared": 1.0}}]
 
 
 def small_generator(folder: Path) -> Path:
@@ -13,23 +19,45 @@ def small_generator(folder: Path) -> Path:
 
     It changes every picture a little.
     """
-    for package in ("torch", "safetensors", "onnxscript"):
-        require(importlib.util.find_spec(package), f"{package} (pip install -e .[train])")
+    _require_trainer()
     import torch
 
     from streamderain.nets.generator import ResidualGenerator
+
+    torch.manual_seed(0)
+    sizes = {"family": ResidualGenerator.family, "width": 8, "blocks": 2}
+    network = ResidualGenerator(width=8, blocks=2)
+    return _exported(network, {"network": sizes, "data": {"clips": []}}, folder)
+
+
+def small_deep(folder: Path) -> Path:
+    """Export a small deep network round the shipped fast one, whose own layers add something of theirs."""
+    _require_trainer()
+    import torch
+
+    from streamderain.models import load_model
+    from streamderain.nets.deep import DeepNet
+    from trainer.networks.load import load_network
+
+    torch.manual_seed(0)
+    network = DeepNet(width=8, blocks=1)
+    network.fast.load_state_dict(load_network(load_model("dcd-lite").folder).state_dict())
+    for tail in (network.correction, network.share, network.share_of_rest):
+        torch.nn.init.normal_(tail.weight, std=0.01)
+    return _exported(network, {"network": {"family": DeepNet.family, "width": 8, "blocks": 1}}, folder)
+
+
+def _require_trainer() -> None:
+    for package in ("torch", "safetensors", "onnxscript"):
+        require(importlib.util.find_spec(package), f"{package} (pip install -e .[train])")
+
+
+def _exported(network: Network, tables: dict[str, Any], folder: Path) -> Path:
     from trainer.config import parse_config
     from trainer.export.model_folder import Trained, export_model
 
-    torch.manual_seed(0)
-    values = {
-        "name": "small",
-        "network": {"family": ResidualGenerator.family, "width": 8, "blocks": 2},
-        "data": {"clips": []},
-        "phases": [{"until": 1.0, "losses": {"squared": 1.0}}],
-    }
-    network = ResidualGenerator(width=8, blocks=2).eval()
+    config = parse_config({"name": "small", "phases": _PHASES, **tables}, where="test")
     part = {"config": "small", "steps": 1, "seconds": 1, "batch": 1}
-    trained = Trained(network, parse_config(values, where="test"), (part,))  # type: ignore[arg-type]
-    export_model(trained, folder, name="small-generator", version="1")
+    trained = Trained(network.eval(), config, (part,))  # type: ignore[arg-type]
+    export_model(trained, folder, name=folder.name, version="1")
     return folder
