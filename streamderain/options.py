@@ -227,12 +227,44 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkOptions:
+    """How the work on one file is parted.
+
+    Attributes:
+        jobs: Pieces of a file that are worked on at once, each in a process of its own; 0 for what suits the
+            machine.
+        segment_length_s: Least length of a piece, seconds; None parts files that are long, and where `jobs`
+            asks for several at once.
+        max_memory_bytes: Most memory of all processes together; None for what the machine has.
+        restart: Throw away the pieces that an earlier run left, instead of going on with them.
+        pass_failed: Let a piece through unprocessed that the engine crashes on again and again.
+    """
+
+    jobs: int = 0
+    segment_length_s: float | None = None
+    max_memory_bytes: int | None = None
+    restart: bool = False
+    pass_failed: bool = False
+
+    def __post_init__(self) -> None:
+        require_types(self)
+        if self.jobs < 0:
+            raise ConfigError(f"jobs must be 0 (what suits the machine) or more, not {self.jobs}")
+        length_s = self.segment_length_s
+        if length_s is not None and not (math.isfinite(length_s) and length_s > 0):
+            raise ConfigError(f"segment-length must be more than 0 seconds, not {length_s}")
+        if self.max_memory_bytes is not None and self.max_memory_bytes <= 0:
+            raise ConfigError(f"max-memory must be more than 0 bytes, not {self.max_memory_bytes}")
+
+
+@dataclass(frozen=True, slots=True)
 class RunOptions:
     """All options of one run."""
 
     read: ReadOptions = field(default_factory=ReadOptions)
     encode: EncodeOptions = field(default_factory=EncodeOptions)
     engine: EngineOptions = field(default_factory=EngineOptions)
+    work: WorkOptions = field(default_factory=WorkOptions)
 
     def __post_init__(self) -> None:
         require_types(self)

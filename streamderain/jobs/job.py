@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import perf_counter
 
 from streamderain.addresses import redact_address
 from streamderain.errors import EncodeError, EngineError, StageFailed, StreamderainError, UnsupportedFormat
 from streamderain.events import Complete, Incident, Incidents, Observer, Progress, Started
 from streamderain.frame import Geometry
+from streamderain.media.reading.piece import Piece
 from streamderain.media.reading.sources import SourceSpec, open_source
 from streamderain.media.track import MediaSource
 from streamderain.media.writing.outputs import MediaOutput, TargetHistory, open_outputs
@@ -47,6 +49,19 @@ TELL_EVERY_S = 0.2
 """How often progress is told."""
 
 
+@dataclass(frozen=True, slots=True)
+class PieceOrder:
+    """Asks for one piece of a file.
+
+    Attributes:
+        piece: What is derained.
+        path: Where its packets are kept; see `streamderain.media.writing.outputs.packet_path`.
+    """
+
+    piece: Piece
+    path: Path
+
+
 class Job:
     """Works through one file.
 
@@ -61,6 +76,7 @@ class Job:
         files: How many files the run has.
         notes: What the user should know of the run as a whole.
         tap: Looks at frames before and after.
+        piece: Only this piece of the file is derained, and its packets are kept.
     """
 
     def __init__(
@@ -76,6 +92,7 @@ class Job:
         files: int = 1,
         notes: Sequence[str] = (),
         tap: Tap | None = None,
+        piece: PieceOrder | None = None,
     ) -> None:
         self._spec = spec
         self._targets = tuple(targets)
@@ -83,6 +100,7 @@ class Job:
         self._engine = engine
         self._slots = slots
         self._tap = tap
+        self._piece = piece
         self._trace = trace
         self._number, self._files, self._notes = number, files, notes
         self._recovering: list[RecoveringSession] = []
@@ -196,7 +214,14 @@ class Job:
             source, problem = None, None
             try:
                 lead = lead_of(self._engine.model)
-                source = open_source(self._spec, self._options.read, lead, stop, incidents=self._incidents)
+                source = open_source(
+                    self._spec,
+                    self._options.read,
+                    lead,
+                    stop,
+                    incidents=self._incidents,
+                    piece=None if self._piece is None else self._piece.piece,
+                )
             except BaseException as error:
                 problem = error
             wanted = opening.set_running_or_notify_cancel()
@@ -236,6 +261,7 @@ class Job:
             incidents=self._incidents,
             history=self._history,
             trace=self._trace,
+            piece=None if self._piece is None else self._piece.path,
         )
         for output in outputs:
             for encoder in output.encoders:

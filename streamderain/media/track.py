@@ -17,6 +17,10 @@ from streamderain.frame import Frame, StreamInfo
 Packet = Any
 
 
+class CannotBeCut(Exception):
+    """A source has to be worked through in one go; the message says why, as the end of a sentence."""
+
+
 @dataclass(frozen=True, slots=True)
 class VideoTrack:
     """One video stream with what an encoder copies from it.

@@ -136,12 +136,12 @@ def _step(values: Iterator[Any]) -> tuple[str, Any]:
     except StopIteration:
         return "end", None
     except StreamderainError as error:
-        return "error", _portable(error)
+        return "error", portable(error)
     except Exception as error:
         return "error", PipelineError(f"a measurement failed: {error!r}; please report it")
 
 
-def _portable(error: StreamderainError) -> StreamderainError:
+def portable(error: StreamderainError) -> StreamderainError:
     """Return the error so that it can be pickled: classes with own arguments become their parents."""
     kind = next(
         cls

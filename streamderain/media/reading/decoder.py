@@ -214,6 +214,12 @@ class VideoDecoder:
         """Note that a picture that was decoded elsewhere is broken in parts."""
         self._spoilt.add(pts)
 
+    def forget_before(self, pts: int) -> None:
+        """Count nothing that failed before a picture: decoding begins with it."""
+        self._failed = 0
+        self._pending = {pending for pending in self._pending if pending >= pts}
+        self._spoilt = {spoilt for spoilt in self._spoilt if spoilt >= pts}
+
     def cut_next(self) -> None:
         """Keep temporal windows from spanning the frames before and after this moment."""
         self._cut = True

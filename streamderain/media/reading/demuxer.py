@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from time import monotonic
@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import av
 from av.stream import Disposition
+from av.video.frame import PictureType
 
 from streamderain.addresses import display_name
 from streamderain.errors import UnsupportedFormat
@@ -20,6 +21,7 @@ from streamderain.media.reading.damage import Damage
 from streamderain.media.reading.decoder import VideoDecoder, decoder_threads
 from streamderain.media.reading.timestamps import Continuity
 from streamderain.media.reading.trim import Item, Trim
+from streamderain.media.track import CannotBeCut
 from streamderain.options import ReadOptions
 
 LOOK_AHEAD_BYTES = 64 << 20
@@ -34,6 +36,10 @@ OVERRUN_S = Fraction(10)
 COPIED = ("audio", "subtitle", "data", "attachment")
 
 Packet = Any
+
+
+class TooLate(Exception):
+    """Reading began behind the picture that decoding was to begin with."""
 
 
 @dataclass(slots=True)
@@ -61,6 +67,8 @@ class Demuxer:
             first read error; None for files, which are read as far as anything comes.
 
     Attributes:
+        decodes: Whether `items` gives frames; what is copied comes all the same.
+        copies: Whether it gives packets to copy.
         was_ended: Whether `end` ended it, before its own end.
 
     Raises:
@@ -75,6 +83,9 @@ class Demuxer:
         self._picture_at = monotonic()
         self._pipe = pipe_of(path, stop)
         self.was_ended = False
+        self.decodes = self.copies = True
+        self._keys: dict[int, int] = {}
+        self._unseen: set[int] = set()
         try:
             self.container = open_container(path, self._pipe, options)
         except BaseException:
@@ -224,6 +235,19 @@ class Demuxer:
         self._last_dts.clear()
         self.decoders = [self._decoder(decoder.stream, decoder.position) for decoder in self.decoders]
 
+    def begin_at(self, keys: Sequence[int | None]) -> None:
+        """Decode each video stream from a picture on that needs no other; what comes before is passed over.
+
+        To be called after `seek`, or when nothing was read yet; `items` raises `TooLate` where such a picture
+        does not follow, and `CannotBeCut` where it needs others after all.
+
+        Args:
+            keys: Their presentation times, in order of position; None begins at the first packet.
+        """
+        marks = zip(self.decoders, keys, strict=True)
+        self._keys = {decoder.stream.index: key for decoder, key in marks if key is not None}
+        self._unseen = set(self._keys)
+
     def items(self, trim: Trim) -> Iterator[Item]:
         """Yield frames and packets to copy, in the order of the container, until the end or the piece's."""
         by_index = {decoder.stream.index: decoder for decoder in self.decoders}
@@ -233,16 +257,19 @@ class Demuxer:
             decoder = by_index.get(read.stream_index)
             if decoder is not None:
                 yield from self._decoded(read, decoder, trim)
-            elif read.packet is not None:
+            elif read.packet is not None and self.copies:
                 yield from self._copied(read.packet, trim)
-        for decoder in self.decoders:
+        for decoder in self.decoders if self.decodes else ():
             yield from self._drained(decoder, trim)
         yield from trim.finish()
 
     def _decoded(self, read: _Read, decoder: VideoDecoder, trim: Trim) -> Iterator[Item]:
         if read.packet is not None:
             self._note_end(read.packet)
-        if trim.is_video_done(decoder.position):
+            decoder.packets += not self.decodes
+        if not self.decodes or trim.is_video_done(decoder.position):
+            return
+        if read.packet is not None and self._is_before_key(read.packet, decoder):
             return
         pictures = decoder.decode(read.packet) if read.pictures is None else read.pictures
         yield from self._accept(decoder, pictures, trim)
@@ -259,8 +286,44 @@ class Demuxer:
         if pictures:
             self._picture_at = monotonic()
         for picture in pictures:
+            if not self._is_after_key(picture, decoder):
+                continue
             for frame in decoder.accept(picture):
                 yield from trim.video(frame)
+
+    def _is_before_key(self, packet: Packet, decoder: VideoDecoder) -> bool:
+        """Return whether a packet comes before the one that decoding begins with."""
+        index = packet.stream_index
+        if index not in self._unseen:
+            return False
+        key = self._keys[index]
+        if packet.pts == key and packet.is_keyframe:
+            self._unseen.discard(index)
+            decoder.stream.codec_context.flush_buffers()
+            return False
+        if packet.dts is not None and packet.dts > key:
+            raise TooLate
+        return True
+
+    def _is_after_key(self, picture: av.VideoFrame, decoder: VideoDecoder) -> bool:
+        """Return whether a picture is the one that decoding begins with, or shown after it.
+
+        Those that are shown before it and stored behind it lean on pictures that were not decoded.
+        """
+        index = decoder.stream.index
+        key = self._keys.get(index)
+        if key is None:
+            return True
+        if picture.pts is None or picture.pts < key:
+            return False
+        if picture.pict_type != PictureType.I:
+            raise CannotBeCut(
+                f"its picture at {float(key * decoder.time_base):.3f} s is marked as one that decoding can "
+                "begin with, and leans on others"
+            )
+        del self._keys[index]
+        decoder.forget_before(key)
+        return True
 
     def _reads(self) -> Iterator[_Read]:
         while self._ahead:

@@ -20,8 +20,9 @@ from streamderain.media.pixels import geometry_of
 from streamderain.media.reading.container import is_pipe
 from streamderain.media.reading.damage import Damage
 from streamderain.media.reading.decoder import DEFAULT_RATE, VideoDecoder
-from streamderain.media.reading.demuxer import COPIED, Demuxer, is_cover
+from streamderain.media.reading.demuxer import COPIED, Demuxer, TooLate, is_cover
 from streamderain.media.reading.one_connection import OneConnection
+from streamderain.media.reading.piece import Piece
 from streamderain.media.reading.trim import Item, TimeRange, Trim, requested_range
 from streamderain.media.reading.truncation import truncation
 from streamderain.media.track import VideoTrack
@@ -45,6 +46,7 @@ class FileSource(OneConnection):
         lead: How many frames around a piece (`-ss`, `-t`) are read as well, marked as not to be written.
         stop: Once it is set, a pipe ends, also while it is being opened.
         patience_s: See `Demuxer`.
+        piece: What is read of a file instead of all that `options` ask for; nothing is copied then.
 
     Attributes:
         path: What was opened; `-` for standard input.
@@ -71,6 +73,7 @@ class FileSource(OneConnection):
         stop: threading.Event | None = None,
         *,
         patience_s: float | None = None,
+        piece: Piece | None = None,
     ) -> None:
         self.path = path
         self.name = display_name(path) if path == "-" or is_address(path) else Path(path).name
@@ -89,11 +92,14 @@ class FileSource(OneConnection):
             )
             self.end_s = time_range.end_s
             self.tracks = self._make_tracks(time_range)  # refuses what cannot be derained
-            self._begin(time_range)
+            if piece is None:
+                self._begin(time_range)
+            else:
+                self._begin_piece(piece)
             if self._demuxer is not demuxer:  # opened anew
                 self.tracks = self._make_tracks(time_range)
             self.copied = tuple(stream for stream in self.container.streams if _is_copied(stream))
-            self.damage.forget_before(float(self.offset_s))
+            self.damage.forget_before(float(self._trim.start_s or 0))
             self._is_live = is_address(path) and not self.container.duration
             self._fault = self._jpeg_fault()
             if self._fault == "missing":
@@ -189,6 +195,14 @@ class FileSource(OneConnection):
                 copy(item)
         self._conclude()
 
+    def copied_packets(self) -> Iterator[Packet]:
+        """Yield the packets that `frames` would give to `copy`, without decoding anything."""
+        self._demuxer.decodes = False
+        while (item := self._primed.popleft() if self._primed else next(self._items, None)) is not None:
+            if not isinstance(item, Frame):
+                yield item
+        self._conclude()
+
     def close(self) -> None:
         """Release the file. Idempotent; may be called while `frames` is suspended.
 
@@ -217,8 +231,35 @@ class FileSource(OneConnection):
         else:
             self._start_at(time_range, time_range.start_s)
 
-    def _start(self, time_range: TimeRange) -> None:
-        self._trim = Trim(time_range, streams=len(self._demuxer.decoders), lead=self._lead)
+    def _begin_piece(self, piece: Piece) -> None:
+        """Make ready to yield the frames of a piece, decoded from its own pictures on."""
+        keys_s = [
+            key * decoder.time_base
+            for key, decoder in zip(piece.keys, self._demuxer.decoders, strict=True)
+            if key is not None
+        ]
+        # One that begins with the file cannot be sought: the others are read from there, too.
+        for back_off_s in (Fraction(0), *BACK_OFF_S) if len(keys_s) == len(piece.keys) else ():
+            self._demuxer.copies = False
+            try:
+                self._demuxer.seek(min(keys_s) - back_off_s)
+                self._demuxer.begin_at(piece.keys)
+                self._prime(piece.time_range, piece.offset_s)
+            except TooLate:
+                continue
+            except (av.error.FFmpegError, OSError):
+                break
+            return
+        if self._demuxer.was_moved:
+            self._demuxer.close()
+            self._demuxer = Demuxer(self.path, self._options, self._stop)
+        self._demuxer.copies = False
+        self._demuxer.begin_at(piece.keys)
+        self._prime(piece.time_range, piece.offset_s)
+
+    def _start(self, time_range: TimeRange, offset_s: Fraction | None = None) -> None:
+        streams = len(self._demuxer.decoders)
+        self._trim = Trim(time_range, streams=streams, lead=self._lead, offset_s=offset_s)
         self._items = self._all_items()
 
     def _all_items(self) -> Generator[Item]:
@@ -248,9 +289,9 @@ class FileSource(OneConnection):
                 "or what follows cannot be decoded"
             )
 
-    def _prime(self, time_range: TimeRange) -> bool:
+    def _prime(self, time_range: TimeRange, offset_s: Fraction | None = None) -> bool:
         """Read until the first frame of the piece is known; return whether there is one."""
-        self._start(time_range)
+        self._start(time_range, offset_s)
         self._primed.clear()
         for item in self._items:
             self._primed.append(item)
@@ -275,7 +316,7 @@ class FileSource(OneConnection):
     def _conclude(self) -> None:
         """Say at the end what was repaired, and whether the file ended too early."""
         demuxer = self._demuxer
-        for decoder in demuxer.decoders:
+        for decoder in demuxer.decoders if demuxer.decodes else ():
             self.warnings += decoder.notes()
         if demuxer.repaired_packets:
             self.warnings.append(
@@ -288,7 +329,9 @@ class FileSource(OneConnection):
         if self._fault:
             self.damage.cut_short("the picture is damaged: a part of it is missing or wrong")
         ended_early = demuxer.was_ended or demuxer.was_stopped
-        if demuxer.reached_end and not ended_early and (ending := truncation(demuxer)):
+        # What is missing at the end of a file is told by what copies its other streams.
+        is_whole = demuxer.copies
+        if is_whole and demuxer.reached_end and not ended_early and (ending := truncation(demuxer)):
             self.damage.cut_short(ending)
 
 

@@ -19,6 +19,7 @@ from streamderain.media.network import is_live_scheme
 from streamderain.media.reading.file import FileSource
 from streamderain.media.reading.images import ImageSequence, size_of
 from streamderain.media.reading.live import PATIENCE_S, LiveSource
+from streamderain.media.reading.piece import Piece
 from streamderain.media.track import MediaSource
 from streamderain.options import ReadOptions
 
@@ -109,6 +110,7 @@ def open_source(
     stop: threading.Event | None = None,
     *,
     incidents: Incidents | None = None,
+    piece: Piece | None = None,
 ) -> MediaSource:
     """Open what `find_sources` found.
 
@@ -118,6 +120,7 @@ def open_source(
         lead: How many frames around a piece (`-ss`, `-t`) are read as well, marked as not to be written.
         stop: Once it is set, a pipe or a live source ends, also while it is being opened.
         incidents: Is told what a live source goes on after.
+        piece: What is read of a file; see `FileSource`.
 
     Raises:
         OpenError: Not there, not readable, or nothing with video in it.
@@ -130,7 +133,7 @@ def open_source(
     live = is_live_scheme(spec.address) if options.live is None else options.live
     if spec.address and live:
         return LiveSource(spec.address, options, stop, incidents=incidents)
-    source = FileSource(spec.address or str(spec.paths[0]), options, lead, stop)
+    source = FileSource(spec.address or str(spec.paths[0]), options, lead, stop, piece=piece)
     if spec.address and options.live is None and source.is_open_playlist:
         # Only its text tells: there is no mark of its end.
         source.be_patient(PATIENCE_S)

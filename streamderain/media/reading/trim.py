@@ -57,15 +57,25 @@ class Trim:
         time_range: The piece.
         streams: How many video streams there are.
         lead: How many frames before and behind the piece are passed on as well, marked as not to be written.
+        offset_s: What is taken off all times, where that is known beforehand.
 
     Attributes:
         time_range: The piece.
         offset_s: What is taken off all times; None until the first kept frame is known.
+        start_s: Where the piece begins: with the first kept frame, once that is known and not said before.
     """
 
-    def __init__(self, time_range: TimeRange, *, streams: int, lead: Lead = NO_LEAD) -> None:
+    def __init__(
+        self,
+        time_range: TimeRange,
+        *,
+        streams: int,
+        lead: Lead = NO_LEAD,
+        offset_s: Fraction | None = None,
+    ) -> None:
         self.time_range = time_range
-        self.offset_s: Fraction | None = Fraction(0) if time_range.start_s is None else None
+        self.offset_s = Fraction(0) if time_range.start_s is None and offset_s is None else offset_s
+        self.start_s = time_range.start_s
         self._done_video: set[int] = set()
         self._done_copied: set[int] = set()
         self._lead = lead
@@ -78,7 +88,7 @@ class Trim:
     def video(self, frame: Frame) -> Iterator[Item]:
         """Take a frame; yield what is now known to belong to the piece, in order."""
         time_s = frame.pts * frame.time_base
-        start_s = self.time_range.start_s if self.offset_s is None else self.offset_s
+        start_s = self.start_s
         if start_s is not None and not self._begun[frame.stream] and time_s < start_s - _slack(frame):
             self._lead_in[frame.stream].append(frame)
         elif self.time_range.end_s is not None and time_s >= self.time_range.end_s - _slack(frame):
@@ -88,7 +98,7 @@ class Trim:
             self._held_frames += 1
         else:
             if self.offset_s is None:
-                self.offset_s = time_s
+                self.offset_s = self.start_s = time_s
                 yield from self._release()
             yield from self._begin(frame)
 
@@ -116,7 +126,7 @@ class Trim:
         """Yield what waited for a first stream that has nothing inside the piece."""
         if self.offset_s is None and self._held_frames:
             first = next(item for item in self._held if isinstance(item, Frame))
-            self.offset_s = first.pts * first.time_base
+            self.offset_s = self.start_s = first.pts * first.time_base
             yield from self._release()
 
     def _release(self) -> Iterator[Item]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -33,6 +34,7 @@ from streamderain.media.writing.encoder_settings import (
 )
 from streamderain.media.writing.image_outputs import ImageTarget
 from streamderain.media.writing.images import ImageOutlet
+from streamderain.media.writing.piece_file import PieceOutlet
 from streamderain.media.writing.publisher import Order
 from streamderain.media.writing.publishing import STALE_S, NetworkOutlet
 from streamderain.media.writing.recording import (
@@ -58,7 +60,7 @@ from streamderain.media.writing.timestamps import before_zero
 from streamderain.options import EncodeOptions, ReadOptions
 from streamderain.trace import Trace
 
-_Outlet = ContainerOutlet | ImageOutlet | NetworkOutlet | RecordingOutlet
+_Outlet = ContainerOutlet | ImageOutlet | NetworkOutlet | RecordingOutlet | PieceOutlet
 
 _READ = ReadOptions()
 
@@ -95,6 +97,11 @@ class TargetHistory:
             self.worked |= {o.name for o in output.outlets if isinstance(o, NetworkOutlet) and o.worked}
 
 
+def packet_path(piece: Path, group: int) -> Path:
+    """Return where the packets of a piece lie that one encode gave; targets that agree share one."""
+    return piece.with_name(f"{piece.name}-{group}.packets")
+
+
 def open_outputs(
     source: MediaSource,
     targets: Sequence[str],
@@ -104,6 +111,7 @@ def open_outputs(
     incidents: Incidents | None = None,
     history: TargetHistory | None = None,
     trace: Trace | None = None,
+    piece: Path | None = None,
 ) -> tuple[list[MediaOutput], list[str]]:
     """Open encoders and targets: encoders are really opened, headers really tried.
 
@@ -117,6 +125,8 @@ def open_outputs(
         incidents: Is told what a live run goes on after.
         history: What earlier parts of the run did.
         trace: Receives how long it takes to write planes back.
+        piece: Where the packets of a piece are kept, instead of being written to the targets, which are
+            files; see `packet_path`.
 
     Returns:
         The outputs, and warnings to show before work starts.
@@ -132,7 +142,7 @@ def open_outputs(
     video = any(target.kind in ("container", "pipe", "network", "playlist") for target in parsed)
     image_options = EncodeOptions(overwrite=options.overwrite) if video else options
     live = _Live(read, incidents or Incidents(), history or TargetHistory())
-    opening = _Opening(source, options, live, trace)
+    opening = _Opening(source, options, live, trace, piece)
     try:
         for target in parsed:
             if target.kind in ("container", "pipe"):
@@ -161,13 +171,21 @@ class _Live:
 class _Opening:
     """Opens targets one by one, sharing encoders."""
 
-    def __init__(self, source: MediaSource, options: EncodeOptions, live: _Live, trace: Trace | None) -> None:
+    def __init__(
+        self,
+        source: MediaSource,
+        options: EncodeOptions,
+        live: _Live,
+        trace: Trace | None,
+        piece: Path | None,
+    ) -> None:
         self.warnings: list[str] = []
         self.samples = SampleEncodes()
         self._source = source
         self._options = options
         self._live = live
         self._trace = trace
+        self._piece = piece
         self._groups: dict[tuple[EncoderSettings, ...], tuple[tuple[VideoEncoder, ...], list[_Outlet]]] = {}
 
     def add_images(self, target: Target, options: EncodeOptions) -> None:
@@ -189,6 +207,10 @@ class _Opening:
             for track in self._source.tracks
         ]
         encoders, outlets = self._encoders(by_track)
+        if self._piece is not None:
+            if not outlets:
+                outlets.append(PieceOutlet(packet_path(self._piece, len(self._groups) - 1), encoders))
+            return
         self._say(target, [warning for candidates in by_track for warning in candidates.warnings])
         self._say_changes(target, by_track, encoders)
         video = [encoder.stream for encoder in encoders]
