@@ -24,9 +24,12 @@ from streamderain.errors import (
     StreamderainError,
 )
 from streamderain.events import Complete, Event, Failed, Observer, Progress, Skipped
+from streamderain.jobs import segmented
 from streamderain.jobs.job import Job
 from streamderain.jobs.plan import Plan, Planned, choose_model, plan_run
+from streamderain.jobs.segmented import SegmentedJob
 from streamderain.media.reading.sources import find_sources
+from streamderain.media.track import CannotBeCut
 from streamderain.options import RunOptions
 from streamderain.pipeline.protocols import Tap
 from streamderain.runtime.base import Engine
@@ -190,18 +193,8 @@ class _Running:
 
     def _derained(self, position: int, planned: Planned) -> bool:
         """Derain one file; return whether the next one follows."""
-        job = Job(
-            planned.spec,
-            planned.targets,
-            options=self._options,
-            engine=self._engine,
-            number=position + 1,
-            files=len(self._plan.files),
-            notes=self._plan.notes if position == 0 else (),
-            tap=self._tap,
-        )
         try:
-            complete = job.run(lambda event: self._tell(self._with_files(position, event)), self._stop)
+            complete = self._worked_through(position, planned)
         except StreamderainError as error:
             spec = planned.spec
             failed = Failed(
@@ -223,6 +216,24 @@ class _Running:
         if complete is not None:
             self._files.append(complete)
         return complete is not None and not complete.interrupted
+
+    def _worked_through(self, position: int, planned: Planned) -> Complete | None:
+        """Derain one file: in pieces where that was asked for or is worth it, else in one go."""
+        notes = list(self._plan.notes if position == 0 else ())
+        place = {"number": position + 1, "files": len(self._plan.files)}
+
+        def tell(event: Event) -> None:
+            self._tell(self._with_files(position, event))
+
+        spec, targets, options = planned.spec, planned.targets, self._options
+        if self._tap is None and segmented.is_wanted(spec, targets, options):
+            job = SegmentedJob(spec, targets, options=options, engine=self._engine, notes=notes, **place)
+            try:
+                return job.run(tell, self._stop)
+            except CannotBeCut as reason:
+                notes.append(f"{spec.name} is derained in one go, not in pieces: {reason}")
+        whole = Job(spec, targets, options=options, engine=self._engine, notes=notes, tap=self._tap, **place)
+        return whole.run(tell, self._stop)
 
     def _add(self, result: Failed | Skipped) -> None:
         self._files.append(result)

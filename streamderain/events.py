@@ -73,6 +73,8 @@ class Started:
         model: Name of the model.
         model_sha256: Checksum of its weights.
         warnings: What the user should know before the work starts.
+        parting: Into how many pieces the file is parted and how these are worked on, for people; empty where
+            it is derained in one go.
     """
 
     source: str
@@ -91,6 +93,7 @@ class Started:
     model: str
     model_sha256: str
     warnings: tuple[str, ...]
+    parting: str = ""
 
 
 @dataclass(frozen=True, slots=True)

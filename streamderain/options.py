@@ -5,7 +5,9 @@ The command line, configuration files and the Python API all build these and not
 
 from __future__ import annotations
 
+import copyreg
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -14,6 +16,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from streamderain.errors import ConfigError
 from streamderain.models import AUTO
+
+# Options are sent to processes that work on pieces of a file; Python pickles no view of a table by itself.
+copyreg.pickle(MappingProxyType, lambda view: (MappingProxyType, (dict(view),)))
 
 
 def require_types(options: Any) -> None:
@@ -62,6 +67,18 @@ def parse_bitrate(text: str) -> int:
         return round(float(text.strip()[:-1] if unit else text) * (unit or 1))
     except ValueError:
         raise ValueError(f"{text!r} is no bit rate; write 800k or 4M") from None
+
+
+def parse_bytes(text: str) -> int:
+    """Return a size in bytes: `8GB`, `500MB` or a plain number.
+
+    Raises:
+        ValueError: It is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(MB|GB|TB)?", text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no size; write 500MB or 8GB")
+    return round(float(match[1]) * {None: 1, "MB": 10**6, "GB": 10**9, "TB": 10**12}[match[2]])
 
 
 def _is_union(wanted: Any) -> bool:

@@ -20,7 +20,7 @@ from streamderain.addresses import is_address, redact
 from streamderain.cli.text import printable
 from streamderain.errors import EXIT_INTERRUPTED, PipelineError, StreamderainError
 from streamderain.models import AUTO, PICTURE_MODEL, VIDEO_MODEL
-from streamderain.options import parse_bitrate, parse_seconds
+from streamderain.options import parse_bitrate, parse_bytes, parse_seconds
 
 
 def _encoder_options(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Any:
@@ -55,6 +55,19 @@ class BitRate(click.ParamType[int]):
         """Return the bits a second."""
         try:
             return parse_bitrate(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class ByteSize(click.ParamType[int]):
+    """Bytes, in units of 1, a million (MB) or a thousand million (GB)."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes."""
+        try:
+            return parse_bytes(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -286,6 +299,35 @@ def _report(name: str, kind: str) -> Callable[[Any], Any]:
     )
 
 
+_WORK: _Options = (
+    click.option(
+        "--jobs",
+        default=0,
+        metavar="N",
+        help="Pieces of a file that are worked on at once.  [default: one for four cores]",
+    ),
+    click.option(
+        "--segment-length",
+        "segment_length_s",
+        type=Seconds(),
+        metavar="TIME",
+        help="Work in pieces of this length.  [default: 20s, in files over 10 minutes]",
+    ),
+    click.option(
+        "--max-memory",
+        "max_memory_bytes",
+        type=ByteSize(),
+        metavar="SIZE",
+        help="Most memory of all jobs together: 8GB.  [default: what the machine has]",
+    ),
+    click.option("--restart", is_flag=True, help="Throw away the pieces that an earlier run left."),
+    click.option(
+        "--pass-failed",
+        is_flag=True,
+        help="Let pieces through unprocessed that the engine crashes on again and again.",
+    ),
+)
+
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing files.")
 _SKIP_EXISTING = click.option(
     "--skip-existing",
@@ -306,7 +348,7 @@ def _with(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 @cli.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@_with(*_TARGET, *_ENGINE, *_ENGINE_SETTINGS, *_ENCODER, *_TARGETS, *_TRIM, *_READ, *_LIVE)
+@_with(*_TARGET, *_ENGINE, *_ENGINE_SETTINGS, *_ENCODER, *_TARGETS, *_TRIM, *_READ, *_WORK, *_LIVE)
 @_with(_OVERWRITE, _SKIP_EXISTING, _report("json", "a summary as JSON"), _QUIET)
 def run(**arguments: Any) -> None:
     """Take the rain out of SOURCE and write the result to TARGET.

@@ -14,7 +14,7 @@ from streamderain.api import run
 from streamderain.cli.outputs import check_reports, write_report
 from streamderain.cli.view import View
 from streamderain.errors import ConfigError, StreamderainError
-from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions
+from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions, WorkOptions
 from streamderain.system.allocator import share_arenas
 from streamderain.system.process import hide_secrets
 
@@ -68,7 +68,9 @@ def run_options(arguments: Mapping[str, Any]) -> RunOptions:
     def of(kind: type[Any]) -> Any:
         return kind(**{key: arguments[key] for key in kind.__slots__ if key in arguments})
 
-    return RunOptions(read=of(ReadOptions), encode=of(EncodeOptions), engine=of(EngineOptions))
+    return RunOptions(
+        read=of(ReadOptions), encode=of(EncodeOptions), engine=of(EngineOptions), work=of(WorkOptions)
+    )
 
 
 @contextmanager

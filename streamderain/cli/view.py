@@ -116,7 +116,8 @@ class View:
             self._say(engine)
         frames = f", {event.frames} frames" if event.frames else ""
         streams = f", {event.streams} video streams" if event.streams > 1 else ""
-        size = f"{event.width}x{event.height}{frames}{streams}"
+        parting = f", in {event.parting}" if event.parting else ""
+        size = f"{event.width}x{event.height}{frames}{streams}{parting}"
         self._say(f"{_place(event)}{event.source}: {size} -> {', '.join(event.targets)}")
         self._last_line = monotonic()
         if self._console.is_terminal:

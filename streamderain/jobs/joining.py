@@ -101,9 +101,7 @@ class _Group:
         return self._next is not None
 
 
-def _all_packets(
-    encoders: Sequence[VideoEncoder], group: int, pieces: Sequence[Path]
-) -> Iterator[Packet]:
+def _all_packets(encoders: Sequence[VideoEncoder], group: int, pieces: Sequence[Path]) -> Iterator[Packet]:
     """Yield the packets of all pieces in order of decoding, told to those who listen to the encoders."""
     order = [_DecodingOrder() for _ in encoders]
     head = head_of(encoders)
@@ -153,4 +151,3 @@ class _DecodingOrder:
             if self.last is not None and packet.dts <= self.last:
                 packet.dts = self.last + 1
             self.last = packet.dts
-

@@ -74,8 +74,9 @@ def fingerprint(path: Path) -> dict[str, Any]:
 def identity(source: Path, targets: Sequence[Path], options: RunOptions, model: ModelCard) -> dict[str, Any]:
     """Return all that decides what the pieces of a run hold, as JSON has it."""
     of_run = {
-        part: {name: value for name, value in dataclasses.asdict(getattr(options, part)).items()}
-        for part in ("read", "encode", "engine")
+        "read": dataclasses.asdict(options.read),
+        "encode": dataclasses.asdict(options.encode),
+        "engine": dataclasses.asdict(options.engine),
     }
     kept = {part: {k: v for k, v in of.items() if k not in _FREE} for part, of in of_run.items()}
     told = {

@@ -92,9 +92,7 @@ class _Parting:
             frames.append(max(0, end - first))
             keys.append(None if time_range.start_s is None else self._key(stream, first))
         start_s = self._offset_s if number == 0 and time_range.start_s is not None else time_range.start_s
-        return Piece(
-            number, TimeRange(start_s, time_range.end_s), self._offset_s, tuple(keys), tuple(frames)
-        )
+        return Piece(number, TimeRange(start_s, time_range.end_s), self._offset_s, tuple(keys), tuple(frames))
 
     def _key(self, stream: StreamScan, first: int) -> int | None:
         """Return the last picture that leaves the lead before a frame of that number; None for the first."""

@@ -301,7 +301,9 @@ class Demuxer:
             self._unseen.discard(index)
             decoder.stream.codec_context.flush_buffers()
             return False
-        if packet.dts is not None and packet.dts > key:
+        # Some containers tell no decoding times; then the next such picture tells.
+        decoded = packet.pts if packet.is_keyframe else packet.dts
+        if decoded is not None and decoded > key:
             raise TooLate
         return True
 

@@ -53,7 +53,8 @@ class FileSource(OneConnection):
         name: Its name for messages and reports, without credentials.
         tracks: The video streams, in order of position.
         copied: Audio, subtitle, data and attachment streams and cover art, in the container's order.
-        end_s: End of the piece on the source's own clock; None without a length.
+        time_range: What was asked for, on the source's own clock.
+        end_s: Its end; None without a length.
         warnings: What the user should know; grows while reading.
 
     Raises:
@@ -90,7 +91,7 @@ class FileSource(OneConnection):
             time_range = requested_range(
                 options.start_s, options.duration_s, begin_s=_begin_s(demuxer.container)
             )
-            self.end_s = time_range.end_s
+            self.time_range, self.end_s = time_range, time_range.end_s
             self.tracks = self._make_tracks(time_range)  # refuses what cannot be derained
             if piece is None:
                 self._begin(time_range)

@@ -11,6 +11,7 @@ from av.container import InputContainer
 from numpy.typing import NDArray
 
 from streamderain.addresses import is_address
+from streamderain.errors import MediaError
 from streamderain.media.reading.container import is_pipe, open_container
 from streamderain.media.reading.decoder import ONE_PACKET_ONE_PICTURE, RAW_STREAMS
 from streamderain.media.reading.demuxer import is_cover
@@ -46,6 +47,15 @@ class StreamScan:
 
 def _ceiling(value: Fraction) -> int:
     return -(-value.numerator // value.denominator)
+
+
+def length_s(path: str, options: ReadOptions) -> float:
+    """Return how long a file says that it is, in seconds; 0 where it does not say, or cannot be opened."""
+    try:
+        with open_container(path, options=options) as container:
+            return (container.duration or 0) / av.time_base
+    except MediaError:
+        return 0.0
 
 
 def scan(path: str, tracks: tuple[VideoTrack, ...], options: ReadOptions) -> tuple[StreamScan, ...]:
@@ -87,7 +97,7 @@ def _scanned(container: InputContainer, indices: list[int]) -> tuple[StreamScan,
             continuity.mend(packet)
             if continuity.jumps:
                 raise CannotBeCut("its times begin anew in the middle, as in files that were joined")
-            if packet.pts is None or packet.dts is None:
+            if packet.pts is None:
                 raise CannotBeCut("some of its pictures have no time")
             if packet.is_discard:
                 continue
