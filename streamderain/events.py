@@ -35,8 +35,8 @@ class TargetResult:
     Attributes:
         target: Its name, as the user wrote it.
         path: Where it lies, in full; empty for standard output.
-        state: `"whole"`: complete, under its name. `"partial"`: cut by an interrupt. `"failed"`: see
-            `error`.
+        state: `"whole"`: complete, under its name. `"partial"`: cut by an interrupt. `"pieces"`: interrupted,
+            and its finished pieces are kept, from which the same run goes on. `"failed"`: see `error`.
         kept: Path of what was done so far where that has another name; None where nothing is kept.
         error: What went wrong; empty unless it failed.
         exit_code: Of that error, else 0.
@@ -45,7 +45,7 @@ class TargetResult:
 
     target: str
     path: str
-    state: Literal["writing", "whole", "partial", "failed"]
+    state: Literal["writing", "whole", "partial", "pieces", "failed"]
     kept: str | None = None
     error: str = ""
     exit_code: int = 0

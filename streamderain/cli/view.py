@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable
 from datetime import datetime
 from time import monotonic
@@ -159,6 +161,11 @@ class View:
             self._say(f"{result.target}: {lost}", style="yellow")
         if result.state == "failed":
             self._say(f"{result.target}: {result.error}{kept}", style="red")
+        elif result.state == "pieces":
+            self._say(
+                f"interrupted: the finished pieces of {result.target} are kept in {result.kept}", "yellow"
+            )
+            self._say(f"this goes on from there: {_again()}", "yellow")
         elif event.interrupted and result.state == "whole":
             self._say(f"interrupted: {result.target} ends here and plays", style="yellow")
         elif event.interrupted and result.kept is not None:
@@ -212,6 +219,11 @@ class View:
 
     def _say(self, text: str, style: str | None = None) -> None:
         self._console.print(printable(redact(text)), style=style, markup=False)
+
+
+def _again() -> str:
+    """Return the command that goes on with what this one left."""
+    return shlex.join(["streamderain", *(word for word in sys.argv[1:] if word != "--restart")])
 
 
 def _place(event: events.Started | events.Failed | events.Skipped) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -86,7 +87,9 @@ class Worker(Closable):
     def begin(self, order: Order) -> None:
         """Have the worker make a piece; it tells by its connection."""
         self.order = order
-        self.connection.send(order)
+        # Where it is gone already, `news` tells.
+        with contextlib.suppress(BrokenPipeError):
+            self.connection.send(order)
 
     def news(self) -> News:
         """Return what the worker tells; its connection must have something, or be closed."""

@@ -177,7 +177,7 @@ class SegmentedJob:
                 f"pieces in {manifest.folder} are broken each time they are read; look after that disk, or "
                 "choose a target on another one"
             )
-        complete = self._complete(manifest, work, results, warnings, ())
+        complete = self._complete(manifest, work, results, warnings)
         manifest.remove()
         tell(complete)
         return complete
@@ -212,14 +212,9 @@ class SegmentedJob:
     _ending: Sequence[str] = ()
 
     def _interrupted(self, manifest: Manifest, work: _Work, tell: Observer, warnings: list[str]) -> Complete:
-        done = len(manifest.finished)
-        kept = (
-            f"{done} of {len(manifest.pieces)} pieces are finished and kept in {manifest.folder}; the same "
-            "command goes on from there"
-        )
         folder = str(manifest.folder)
-        results = tuple(TargetResult(target, "", "partial", folder) for target in self._targets)
-        complete = self._complete(manifest, work, results, warnings, [kept], interrupted=True)
+        results = tuple(TargetResult(target, "", "pieces", folder) for target in self._targets)
+        complete = self._complete(manifest, work, results, warnings, interrupted=True)
         tell(complete)
         return complete
 
@@ -251,14 +246,13 @@ class SegmentedJob:
         work: _Work,
         results: tuple[TargetResult, ...],
         warnings: Sequence[str],
-        more: Sequence[str],
         *,
         interrupted: bool = False,
     ) -> Complete:
         rows = [manifest.finished[number] for number in sorted(manifest.finished)]
         frames = sum(row.frames for row in rows)
         elapsed_s = perf_counter() - self._began
-        said = [*self._notes, *warnings, *(warning for row in rows for warning in row.warnings), *more]
+        said = [*self._notes, *warnings, *(warning for row in rows for warning in row.warnings)]
         return Complete(
             source=self._spec.name,
             path=self._spec.place,
@@ -296,7 +290,11 @@ class _Jobs:
         elif not wanted:
             wanted, why = max(1, cores // CORES_A_JOB), f"one for {CORES_A_JOB} of {cores} cores"
         count = max(1, min(wanted, pieces))
-        threads = options.engine.threads or (0 if count == 1 else max(1, cores // count))
+        threads = options.engine.threads
+        # What looks at whole frames sums over them in another order with other threads: it keeps those that
+        # it has in one go.
+        if not threads and count > 1 and engine.model.tileable:
+            threads = max(1, cores // count)
         return cls(count, threads, why)
 
 

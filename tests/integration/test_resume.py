@@ -1,0 +1,220 @@
+"""A run in pieces goes on after whatever ends it, and repeats nothing that is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.test_segments import contents
+from tests.support import media
+from tests.support.command import command, streamderain
+from tests.support.runs import ended, running, wait_until
+
+pytestmark = pytest.mark.slow
+
+FRAMES = 300
+SLOW = ("--engine", "identity", "--codec", "ffv1", "-e", "threads=1", "--segment-length", "1")
+PIECES = 12
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("long") / "long.mkv"
+    video = media.Video(frames=FRAMES, width=320, height=240, gop=25, options={"preset": "ultrafast"})
+    return media.write(path, video, audio=[media.Sound("ac3", seconds=12)])
+
+
+@pytest.fixture(scope="module")
+def whole(long: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("whole") / "clean.mkv"
+    assert streamderain("run", long, "-o", target, *SLOW[:-2]).code == 0
+    return target
+
+
+def packets(target: Path) -> dict[str, int]:
+    """The packets of pieces that are there, and when they were written."""
+    folder = target.with_name(f"{target.name}.pieces")
+    return {
+        path.name: path.stat().st_mtime_ns for path in folder.glob("*.packets") if ".partial" not in path.name
+    }
+
+
+def begun(target: Path, pieces: int = 1) -> bool:
+    return target.with_name(f"{target.name}.pieces").exists() and len(packets(target)) >= pieces
+
+
+def go_on(source: Path, target: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+    done = subprocess.run(
+        command("run", source, "-o", target, *SLOW, *words), capture_output=True, timeout=120, check=False
+    )
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return done
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 6, 11])
+def test_a_killed_run_goes_on(long: Path, whole: Path, tmp_path: Path, at: int) -> None:
+    target = tmp_path / "clean.mkv"
+    with running("run", long, "-o", target, *SLOW) as process:
+        wait_until(lambda: begun(target, at) or process.poll() is not None, what=f"{at} pieces")
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait()
+    psutil.wait_procs(children, timeout=10)
+    assert not any(child.is_running() for child in children)
+    assert not target.exists()
+    before = packets(target) if at else {}
+    manifest = target.with_name("clean.mkv.pieces") / "manifest.json"
+    finished = len(json.loads(manifest.read_text())["finished"]) if manifest.exists() else 0
+    assert at - 1 <= finished <= PIECES
+    made: dict[str, int] = {}
+    with running("run", long, "-o", target, *SLOW) as process:
+        while process.poll() is None:
+            if begun(target):
+                made |= packets(target)
+            time.sleep(0.01)
+        code, said = ended(process)
+    assert code == 0, said
+    if finished:
+        assert f"{finished} are finished already" in said
+    numbers = sorted(before)[:finished]
+    assert {name: made[name] for name in numbers if name in made} == {name: before[name] for name in numbers}
+    assert contents(target) == contents(whole)
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
+def test_an_interrupt_keeps_the_pieces_and_tells_how_to_go_on(
+    long: Path, whole: Path, tmp_path: Path
+) -> None:
+    target, report = tmp_path / "clean.mkv", tmp_path / "report.json"
+    with running("run", long, "-o", target, *SLOW, f"--json={report}") as process:
+        wait_until(lambda: begun(target, 2), what="two pieces")
+        process.send_signal(signal.SIGINT)
+        code, said = ended(process)
+    assert code == 130
+    assert f"kept in {target}.pieces" in said
+    assert f"streamderain run {long} -o {target}" in said
+    (file,) = json.loads(report.read_text())["files"]
+    assert file["results"][0]["state"] == "pieces"
+    assert 0 < file["frames_out"] < FRAMES
+    assert go_on(long, target).returncode == 0
+    assert contents(target) == contents(whole)
+
+
+def test_two_runs_on_one_target(long: Path, tmp_path: Path) -> None:
+    target = tmp_path / "clean.mkv"
+    with running("run", long, "-o", target, *SLOW) as process:
+        wait_until(lambda: begun(target), what="a piece")
+        second = go_on(long, target)
+        assert second.returncode == 2
+        assert f"being written by process {process.pid} on " in second.stderr.decode()
+        process.kill()
+        process.wait()
+    assert go_on(long, target).returncode == 0
+
+
+def test_pieces_of_another_run_are_not_taken(long: Path, tmp_path: Path) -> None:
+    target = tmp_path / "clean.mkv"
+    with running("run", long, "-o", target, *SLOW) as process:
+        wait_until(lambda: begun(target), what="a piece")
+        process.kill()
+        process.wait()
+    other = go_on(long, target, "--strength", "0.5")
+    assert other.returncode == 2
+    assert "options, engine, strength was 1.0, is now 0.5" in other.stderr.decode()
+    assert "--restart" in other.stderr.decode()
+    changed = tmp_path / "changed.mkv"
+    changed.write_bytes(long.read_bytes() + b"\0" * 64)
+    assert "source, bytes was" in go_on(changed, target).stderr.decode()
+    threads = go_on(long, target, "--strength", "0.5", "--restart")
+    assert threads.returncode == 0
+    assert not target.with_name("clean.mkv.pieces").exists()
+
+
+def test_a_piece_that_the_disk_lost_is_made_again(long: Path, whole: Path, tmp_path: Path) -> None:
+    target = tmp_path / "clean.mkv"
+    with running("run", long, "-o", target, *SLOW) as process:
+        wait_until(lambda: begun(target, 3), what="three pieces")
+        process.kill()
+        process.wait()
+    folder = target.with_name("clean.mkv.pieces")
+    damaged = bytearray((folder / "00000-0.packets").read_bytes())
+    damaged[len(damaged) // 2] ^= 0xFF
+    (folder / "00000-0.packets").write_bytes(damaged)
+    (folder / "00001-0.packets").unlink()
+    done = go_on(long, target)
+    assert done.returncode == 0, done.stderr.decode()
+    assert contents(target) == contents(whole)
+
+
+def test_a_manifest_that_cannot_be_read(long: Path, tmp_path: Path) -> None:
+    target = tmp_path / "clean.mkv"
+    folder = target.with_name("clean.mkv.pieces")
+    folder.mkdir()
+    (folder / "manifest.json").write_text("{")
+    done = go_on(long, target)
+    assert done.returncode == 2
+    assert "--restart" in done.stderr.decode()
+    assert go_on(long, target, "--restart").returncode == 0
+
+
+def kill_workers(process: subprocess.Popen[bytes], times: int) -> None:
+    """Kill the process that works on pieces, again and again, as a fault of native code would."""
+    killed: set[int] = set()
+    while len(killed) < times and process.poll() is None:
+        for child in psutil.Process(process.pid).children():
+            if child.pid not in killed and "spawn_main" in " ".join(child.cmdline()):
+                killed.add(child.pid)
+                os.kill(child.pid, signal.SIGSEGV)
+        time.sleep(0.01)
+
+
+def test_a_piece_that_crashes_again_and_again_is_told(long: Path, tmp_path: Path) -> None:
+    target = tmp_path / "clean.mkv"
+    with running("run", long, "-o", target, *SLOW) as process:
+        kill_workers(process, 3)
+        code, said = ended(process)
+    assert code == 5
+    assert "the piece from the beginning to 1." in said
+    assert "SIGSEGV, 3 times" in said
+    assert "--pass-failed" in said
+    assert go_on(long, target).returncode == 0
+
+
+def test_a_piece_that_crashes_again_and_again_passes_where_that_is_wanted(long: Path, tmp_path: Path) -> None:
+    target, report = tmp_path / "clean.mkv", tmp_path / "report.json"
+    with running("run", long, "-o", target, *SLOW, "--pass-failed", f"--json={report}") as process:
+        kill_workers(process, 3)
+        code, said = ended(process)
+    assert code == 0, said
+    assert "was let through unprocessed" in said
+    summary = json.loads(report.read_text())
+    assert 0 < summary["passed"] < FRAMES
+    assert summary["frames_out"] == FRAMES
+
+
+@pytest.mark.parametrize("limit", [400_000, 9_000_000])
+def test_a_full_disk_keeps_what_is_whole(long: Path, whole: Path, tmp_path: Path, limit: int) -> None:
+    """The small limit stops a piece, the large one the joined file."""
+    target = tmp_path / "clean.mkv"
+    done = subprocess.run(
+        command("run", long, "-o", target, *SLOW),
+        capture_output=True,
+        timeout=120,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    said = done.stderr.decode()
+    assert done.returncode == 3, said
+    assert "Traceback" not in said
+    assert "ulimit -f" in said
+    assert not target.exists()
+    assert go_on(long, target).returncode == 0
+    assert contents(target) == contents(whole)
