@@ -13,6 +13,7 @@ _COMMANDS = (
     "throughput",
     "quality",
     "scaling",
+    "segments",
     "startup",
     "gpu",
     "live",

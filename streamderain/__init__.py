@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from streamderain.api import RunReport, run
     from streamderain.derainer import DerainedFrame, Derainer, frames
     from streamderain.models import list_models, load_model
-    from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions
+    from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions, WorkOptions
 
 _HOMES = {
     "RunReport": "api",
@@ -31,6 +31,7 @@ _HOMES = {
     "EngineOptions": "options",
     "ReadOptions": "options",
     "RunOptions": "options",
+    "WorkOptions": "options",
 }
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "ReadOptions",
     "RunOptions",
     "RunReport",
+    "WorkOptions",
     "__version__",
     "frames",
     "list_models",

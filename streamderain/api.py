@@ -220,19 +220,30 @@ class _Running:
     def _worked_through(self, position: int, planned: Planned) -> Complete | None:
         """Derain one file: in pieces where that was asked for or is worth it, else in one go."""
         notes = list(self._plan.notes if position == 0 else ())
-        place = {"number": position + 1, "files": len(self._plan.files)}
+        number, files = position + 1, len(self._plan.files)
 
         def tell(event: Event) -> None:
             self._tell(self._with_files(position, event))
 
         spec, targets, options = planned.spec, planned.targets, self._options
         if self._tap is None and segmented.is_wanted(spec, targets, options):
-            job = SegmentedJob(spec, targets, options=options, engine=self._engine, notes=notes, **place)
+            parted = SegmentedJob(
+                spec, targets, options=options, engine=self._engine, number=number, files=files, notes=notes
+            )
             try:
-                return job.run(tell, self._stop)
+                return parted.run(tell, self._stop)
             except CannotBeCut as reason:
                 notes.append(f"{spec.name} is derained in one go, not in pieces: {reason}")
-        whole = Job(spec, targets, options=options, engine=self._engine, notes=notes, tap=self._tap, **place)
+        whole = Job(
+            spec,
+            targets,
+            options=options,
+            engine=self._engine,
+            number=number,
+            files=files,
+            notes=notes,
+            tap=self._tap,
+        )
         return whole.run(tell, self._stop)
 
     def _add(self, result: Failed | Skipped) -> None:

@@ -9,6 +9,7 @@
     │   ├── DecodeError                  opened, but no frame of it can be decoded
     │   ├── EncodeError                  the encoder does not open or refuses a frame
     │   ├── UnsupportedFormat            readable, but of a kind that is not handled
+    │   ├── BrokenPiece                  a finished piece is not what was written (media.writing.piece_file)
     │   └── OutputFull                   the disk (or quota, or size limit) is full
     ├── ModelError                   4   a model that cannot be used
     │   ├── ModelNotFound
@@ -19,7 +20,8 @@
     │   ├── PlanCacheError               compiled plans cannot be kept on disk
     │   ├── InferenceError               a frame failed on the device
     │   ├── DeviceMemoryError            the frame does not fit into the device's memory
-    │   └── Crashed                      a child process ended without a word (system.process)
+    │   ├── Crashed                      a child process ended without a word (system.process)
+    │   └── PieceFailed                  one ended so on the same piece again and again (jobs.segmented)
     ├── PipelineError                6   only what no other class describes
     │   └── StageFailed                  names the stage, the frame index and its pts
     ├── TrainingDiverged             1   the loss of a training is no longer finite (trainer.run.loop)

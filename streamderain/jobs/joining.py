@@ -14,8 +14,12 @@ from streamderain.media.reading.file import FileSource
 from streamderain.media.writing.encoder import VideoEncoder
 from streamderain.media.writing.outputs import MediaOutput, packet_path
 from streamderain.media.writing.piece_file import BrokenPiece, PieceHead, PieceReader, head_of
+from streamderain.pipeline.protocols import Outlet
 
 Packet = Any
+
+_ASKED_EVERY = 256
+"""So many packets are written between two looks whether the run was stopped."""
 
 
 def join(
@@ -23,7 +27,7 @@ def join(
     outputs: Sequence[MediaOutput],
     pieces: Sequence[Path],
     goes_on: Callable[[], bool],
-) -> tuple[TargetResult, ...]:
+) -> tuple[TargetResult, ...] | None:
     """Write the targets.
 
     Args:
@@ -33,7 +37,7 @@ def join(
         goes_on: Asked now and then; where it says no, what is written is given up.
 
     Returns:
-        What became of each target.
+        What became of each target; None where it was given up.
 
     Raises:
         BrokenPiece: A piece is not what was written; its `number` tells which.
@@ -44,7 +48,8 @@ def join(
         groups = [_Group(output, number, pieces) for number, output in enumerate(outputs)]
         for count, packet in enumerate(source.copied_packets()):
             if count % _ASKED_EVERY == 0 and not goes_on():
-                return _given_up(outputs)
+                _abort(outlets)
+                return None
             for group in groups:
                 group.write_until(_time_s(packet))
             for number, outlet in enumerate(outlets):
@@ -52,25 +57,19 @@ def join(
         for group in groups:
             while group.write_until(None, at_most=_ASKED_EVERY):
                 if not goes_on():
-                    return _given_up(outputs)
+                    _abort(outlets)
+                    return None
         for outlet in outlets:
             outlet.finish()
     except BaseException:
-        for outlet in outlets:
-            outlet.abort()
+        _abort(outlets)
         raise
     return tuple(TargetResult(outlet.name, outlet.path, "whole") for outlet in outlets)
 
 
-_ASKED_EVERY = 256
-"""So many packets are written between two looks whether the run was stopped."""
-
-
-def _given_up(outputs: Sequence[MediaOutput]) -> tuple[TargetResult, ...]:
-    outlets = [outlet for output in outputs for outlet in output.outlets]
+def _abort(outlets: Sequence[Outlet]) -> None:
     for outlet in outlets:
         outlet.abort()
-    return tuple(TargetResult(outlet.name, outlet.path, "partial") for outlet in outlets)
 
 
 def _time_s(packet: Packet) -> Fraction | None:

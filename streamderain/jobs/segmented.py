@@ -6,7 +6,7 @@ import os
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -149,38 +149,52 @@ class SegmentedJob:
         resumed = manifest.resume(wanted, restart=self._options.work.restart)
         groups, warnings = self._tried(source)
         if not resumed:
-            manifest.begin(self._parted(source), groups=groups)
+            pieces = self._parted(source, stop)
+            if pieces is None:
+                manifest.remove()
+                return None
+            manifest.begin(pieces, groups=groups)
         jobs = _Jobs.of(self._options, self._engine, len(list(manifest.open_pieces)))
         parting = _parting(manifest, jobs)
         tell(self._started(source, manifest, [*self._notes, *source.warnings, *warnings], parting))
         work = _Work(manifest, self._spec, self._targets, self._options, jobs)
+        try:
+            results = self._made(manifest, work, tell, stop)
+        except KeyboardInterrupt:
+            if not stop.is_set():
+                raise  # of a Python program that minds its signals in its own way
+            results = None
+        whole = results is not None
+        if results is None:
+            folder = str(manifest.folder)
+            results = tuple(TargetResult(target, "", "pieces", folder) for target in self._targets)
+        complete = self._complete(manifest, work, results, warnings, interrupted=not whole)
+        if whole:
+            manifest.remove()
+        tell(complete)
+        return complete
+
+    def _made(
+        self, manifest: Manifest, work: _Work, tell: Observer, stop: threading.Event
+    ) -> tuple[TargetResult, ...] | None:
+        """Make the pieces that are missing, and join all; return None where that was stopped."""
         for _ in range(_BROKEN_AT_MOST):
-            with ExitStack() as cleanup:
-                cleanup.callback(work.close)
+            with closing(work):
                 while work.step():
                     if stop.is_set():
-                        return self._interrupted(manifest, work, tell, warnings)
+                        return None
                     if (progress := work.progress(self._began)) is not None:
                         tell(progress)
             try:
-                results = self._joined(manifest, stop)
+                return self._joined(manifest, stop)
             except BrokenPiece as error:
                 if error.number is None:
                     raise
                 manifest.forget(error.number)
-                continue
-            if any(result.state != "whole" for result in results):
-                return self._interrupted(manifest, work, tell, warnings)
-            break
-        else:
-            raise MediaError(
-                f"pieces in {manifest.folder} are broken each time they are read; look after that disk, or "
-                "choose a target on another one"
-            )
-        complete = self._complete(manifest, work, results, warnings)
-        manifest.remove()
-        tell(complete)
-        return complete
+        raise MediaError(
+            f"pieces in {manifest.folder} are broken each time they are read; look after that disk, or "
+            "choose a target on another one"
+        )
 
     def _tried(self, source: FileSource) -> tuple[int, list[str]]:
         """Open the targets for a moment; return how many encodes they need, and what is to be said."""
@@ -192,13 +206,14 @@ class SegmentedJob:
                 encoder.close()
         return len(outputs), warnings
 
-    def _parted(self, source: FileSource) -> list[Piece]:
-        read = self._options.read
-        streams = scan(source.path, source.tracks, read)
+    def _parted(self, source: FileSource, stop: threading.Event) -> list[Piece] | None:
+        streams = scan(source.path, source.tracks, self._options.read, stop)
+        if streams is None:
+            return None
         piece_s = Fraction(str(self._options.work.segment_length_s or LENGTH_S))
         return part(streams, source.time_range, length_s=piece_s, lead=lead_of(self._model))
 
-    def _joined(self, manifest: Manifest, stop: threading.Event) -> tuple[TargetResult, ...]:
+    def _joined(self, manifest: Manifest, stop: threading.Event) -> tuple[TargetResult, ...] | None:
         with self._opened() as source, ExitStack() as cleanup:
             outputs, _ = open_outputs(source, self._targets, self._options.encode, read=self._options.read)
             for output in outputs:
@@ -210,13 +225,6 @@ class SegmentedJob:
             return results
 
     _ending: Sequence[str] = ()
-
-    def _interrupted(self, manifest: Manifest, work: _Work, tell: Observer, warnings: list[str]) -> Complete:
-        folder = str(manifest.folder)
-        results = tuple(TargetResult(target, "", "pieces", folder) for target in self._targets)
-        complete = self._complete(manifest, work, results, warnings, interrupted=True)
-        tell(complete)
-        return complete
 
     def _started(self, source: FileSource, manifest: Manifest, warnings: list[str], parting: str) -> Started:
         geometry = source.streams[0].geometry
@@ -252,7 +260,12 @@ class SegmentedJob:
         rows = [manifest.finished[number] for number in sorted(manifest.finished)]
         frames = sum(row.frames for row in rows)
         elapsed_s = perf_counter() - self._began
-        said = [*self._notes, *warnings, *(warning for row in rows for warning in row.warnings)]
+        said = [
+            *self._notes,
+            *warnings,
+            *work.notes(),
+            *(warning for row in rows for warning in row.warnings),
+        ]
         return Complete(
             source=self._spec.name,
             path=self._spec.place,
@@ -316,6 +329,7 @@ class _Work:
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
     _told: float = 0.0
     _most: int = 0
+    _peak_bytes: int = 0
 
     def close(self) -> None:
         """End all workers; what they are at is lost."""
@@ -353,7 +367,7 @@ class _Work:
 
     def _fitting(self) -> int:
         """Return how many workers memory holds: one, until that one's need is known."""
-        need = max((worker.peak_bytes for worker in self._workers), default=0)
+        need = self._peak_bytes = max(self._peak_bytes, *(worker.peak_bytes for worker in self._workers), 0)
         if not need:
             return 1
         most = self.options.work.max_memory_bytes
@@ -434,6 +448,13 @@ class _Work:
             files_eta_s=None,
             limited_by=self.limited_by(),
         )
+
+    def notes(self) -> list[str]:
+        """Return what the user should know of how the work went."""
+        most = self.options.work.max_memory_bytes
+        if most is None or self._peak_bytes <= most:
+            return []
+        return [f"one job alone took {self._peak_bytes / 1e6:.0f} MB, more than --max-memory"]
 
     def stages(self) -> dict[str, StageSpeed]:
         """Return how fast each stage would be by itself in one job, over the pieces of this run."""

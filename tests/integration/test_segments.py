@@ -171,7 +171,7 @@ def test_pieces_begin_with_keyframes_and_play_through(codec: str, tmp_path: Path
     events = derained(source, target, replace(lossy(), encode=encode))
     pieces = int(pieces_of(events).split()[0])
     with av.open(str(target)) as container:
-        times = [packet.pts for packet in container.demux(video=0) if packet.size]
+        times = [packet.pts or 0 for packet in container.demux(video=0) if packet.size]
         container.seek(0)
         keys = [p.pts for p in container.demux(video=0) if p.size and p.is_keyframe]
         container.seek(0)

@@ -6,6 +6,8 @@ import pytest
 
 from streamderain import errors
 from streamderain.errors import StreamderainError
+from streamderain.jobs.segmented import PieceFailed
+from streamderain.media.writing.piece_file import BrokenPiece
 from streamderain.system.process import Crashed
 
 
@@ -37,7 +39,8 @@ def test_the_drawn_tree_is_complete() -> None:
     loop = pytest.importorskip("trainer.run.loop", reason="needs torch")
     adapt = pytest.importorskip("trainer.run.adapt", reason="needs torch")
     there = subclasses(StreamderainError)
-    assert {Crashed.__name__, loop.TrainingDiverged.__name__, adapt.Harmed.__name__} <= set(there)
+    assert {Crashed.__name__, PieceFailed.__name__, BrokenPiece.__name__} <= set(there)
+    assert {loop.TrainingDiverged.__name__, adapt.Harmed.__name__} <= set(there)
     assert drawn_tree() == there
 
 

@@ -37,19 +37,21 @@ def remix(rng: np.random.Generator, layer: Codes) -> Codes:
     for weight in weights:
         mixed += np.float32(weight) * np.asarray(_turned(rng, picture), np.float32)
     if rng.random() < _NEAR:
-        blur = ImageFilter.GaussianBlur(float(np.exp(rng.uniform(*np.log(_BLUR_PX)))))
+        radius = float(np.exp(rng.uniform(np.log(_BLUR_PX[0]), np.log(_BLUR_PX[1]))))
+        blur = ImageFilter.GaussianBlur(radius)
         mixed = np.asarray(Image.fromarray(np.rint(mixed).astype(np.uint8)).filter(blur), np.float32)
     brightest = float(mixed.max())
     if brightest <= 0.0:
         return layer
-    return np.rint(mixed * (float(layer.max()) / brightest)).astype(np.uint8)
+    codes: Codes = np.rint(mixed * (float(layer.max()) / brightest)).astype(np.uint8)
+    return codes
 
 
 def _turned(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
     """Turn, shear and stretch about a place in the picture."""
     angle = np.deg2rad(rng.normal(0.0, _TURN_DEGREES / 2.0))
     sheared = np.array([[1.0, rng.uniform(-_SHEAR, _SHEAR)], [0.0, 1.0]])
-    scale = np.exp(rng.uniform(*np.log(_STRETCH), size=2))
+    scale = np.exp(rng.uniform(np.log(_STRETCH[0]), np.log(_STRETCH[1]), 2))
     turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = turned @ sheared @ np.diag(1.0 / scale)
     centre = np.array(picture.size) * rng.uniform(0.25, 0.75, 2)

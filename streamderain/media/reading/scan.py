@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -58,16 +59,19 @@ def length_s(path: str, options: ReadOptions) -> float:
         return 0.0
 
 
-def scan(path: str, tracks: tuple[VideoTrack, ...], options: ReadOptions) -> tuple[StreamScan, ...]:
+def scan(
+    path: str, tracks: tuple[VideoTrack, ...], options: ReadOptions, stop: threading.Event
+) -> tuple[StreamScan, ...] | None:
     """Read through a file for the times of its pictures.
 
     Args:
         path: The file.
         tracks: The video streams that are derained, in order of position, of another opening of the file.
         options: How it is read.
+        stop: Ends it once it is set.
 
     Returns:
-        One for each stream.
+        One for each stream; None where it was stopped.
 
     Raises:
         CannotBeCut: Its packets do not tell all that is needed.
@@ -82,16 +86,20 @@ def scan(path: str, tracks: tuple[VideoTrack, ...], options: ReadOptions) -> tup
     with open_container(path, options=options) as container:
         if container.format.name in RAW_STREAMS or container.format.name == "avi":
             raise CannotBeCut(f"a file of the format {container.format.name} holds no times of its pictures")
-        return _scanned(container, [track.stream.index for track in tracks])
+        return _scanned(container, [track.stream.index for track in tracks], stop)
 
 
-def _scanned(container: InputContainer, indices: list[int]) -> tuple[StreamScan, ...]:
+def _scanned(
+    container: InputContainer, indices: list[int], stop: threading.Event
+) -> tuple[StreamScan, ...] | None:
     streams = [container.streams[index] for index in indices]
     shown: dict[int, list[int]] = {index: [] for index in indices}
     keys: dict[int, list[int]] = {index: [] for index in indices}
     continuity = Continuity()
     try:
         for packet in container.demux(streams):
+            if stop.is_set():
+                return None
             if not packet.size:
                 continue
             continuity.mend(packet)
