@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 from streamderain.errors import (
     EXIT_INTERRUPTED,
@@ -26,14 +28,17 @@ from streamderain.errors import (
 from streamderain.events import Complete, Event, Failed, Observer, Progress, Skipped
 from streamderain.jobs import segmented
 from streamderain.jobs.job import Job
+from streamderain.jobs.ledger import Ledger, Row, done_in
 from streamderain.jobs.plan import Plan, Planned, choose_model, plan_run
 from streamderain.jobs.segmented import SegmentedJob
-from streamderain.media.reading.sources import find_sources
+from streamderain.media.reading.sources import SourceSpec, find_sources
 from streamderain.media.track import CannotBeCut
-from streamderain.options import RunOptions
+from streamderain.media.writing.target import is_folder
+from streamderain.options import RunOptions, parse_shard
 from streamderain.pipeline.protocols import Tap
 from streamderain.runtime.base import Engine
 from streamderain.runtime.registry import open_engine
+from streamderain.system.process import AtOnce
 
 FileResult = Complete | Failed | Skipped
 
@@ -146,15 +151,111 @@ def run(
     if not sources or "" in sources:
         raise ConfigError("a source is empty; was it an empty variable of the shell?")
     names = [_text(target) for target in targets]
-    specs = find_sources(sources[0] if len(sources) == 1 else sources, options.read)
-    plan = plan_run(sources, specs, names, options)
+    tell = observer or (lambda event: None)
+    archive = _archive_of(sources, names, options)
+    specs = find_sources(
+        sources[0] if len(sources) == 1 else sources, options.read, beside=list(map(Path, names))
+    )
+    if options.work.shard is not None:
+        first, count = parse_shard(options.work.shard)
+        specs = specs[first::count]
+        if not specs:
+            return RunReport((), "", "", "", "", "")
+    is_done = done_in(archive) if archive is not None else lambda name: False
+    plan = plan_run(sources, specs, names, options, is_done=is_done)
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(plan.remove_empty_folders)
+        ledger = None
+        if archive is not None:
+            ledger = cleanup.enter_context(Ledger(archive))
+            ledger.note_plan({planned.spec.name: planned.spec.size_bytes for planned in plan.files})
+            if options.work.jobs > 1:
+                return _run_at_once(sources, names, options, tell, stop)
         chosen, why = choose_model(plan, options.engine)
         options = replace(options, engine=chosen)
         engine = cleanup.enter_context(open_engine(chosen))
         engine.reason = "; ".join(filter(None, (engine.reason, why)))
-        return _Running(plan, options, engine, observer or (lambda event: None), stop, tap).run()
+        return _Running(plan, options, engine, tell, stop, tap, ledger).run()
+
+
+def _archive_of(sources: Sequence[str], targets: Sequence[str], options: RunOptions) -> Path | None:
+    """Return the target folder of an archive, where the ledger of several processes lies; None without."""
+    if not options.read.recursive:
+        return None
+    if len(sources) != 1 or not Path(sources[0]).is_dir():
+        raise ConfigError("--recursive is for one folder; name the folder that holds all others")
+    if len(targets) != 1 or not is_folder(targets[0]):
+        raise ConfigError("--recursive needs one target, a folder, such as clean/")
+    return None if options.work.shard is not None else Path(targets[0])
+
+
+def _run_at_once(
+    sources: list[str], targets: list[str], options: RunOptions, tell: Observer, stop: threading.Event
+) -> RunReport:
+    """Work on an archive with several processes, each on a file of its own: the ledger keeps them apart."""
+    jobs = options.work.jobs
+    threads = options.engine.threads or max(1, len(os.sched_getaffinity(0)) // jobs)
+    alone = replace(
+        options, work=replace(options.work, jobs=1), engine=replace(options.engine, threads=threads)
+    )
+    reports: list[RunReport] = []
+    with AtOnce(_events_of_run, (sources, targets, alone), count=jobs, doing="derained an archive") as all_of:
+        for event in all_of.values(stop):
+            if isinstance(event, RunReport):
+                reports.append(event)
+            # Files are worked on side by side: what each of them tells of its frames would only confuse.
+            elif not isinstance(event, Progress | Skipped):
+                tell(event)
+    if not reports:
+        return RunReport((), "", "", "", "", "", not_reached=tuple(sources))
+    return _merged(reports)
+
+
+def _events_of_run(
+    sources: list[str], targets: list[str], options: RunOptions
+) -> Iterator[Event | RunReport]:
+    """Yield the events of a run, then its report."""
+    told: SimpleQueue[Event | RunReport | BaseException] = SimpleQueue()
+
+    def work() -> None:
+        try:
+            told.put(run(sources[0], *targets, options=options, observer=told.put))
+        except BaseException as error:
+            told.put(error)
+
+    threading.Thread(target=work, name="archive", daemon=True).start()
+    while True:
+        event = told.get()
+        if isinstance(event, BaseException):
+            raise event
+        yield event
+        if isinstance(event, RunReport):
+            return
+
+
+def _merged(reports: Sequence[RunReport]) -> RunReport:
+    """Return one report of processes that shared an archive."""
+    files: dict[str, FileResult] = {}
+    for report in reports:
+        for file in report.files:
+            if not isinstance(file, Skipped) or file.path not in files:
+                files[file.path] = file
+    not_reached = set.intersection(*(set(report.not_reached) for report in reports)) - set(files)
+    return replace(reports[0], files=tuple(files.values()), not_reached=tuple(sorted(not_reached)))
+
+
+def _row_of(result: FileResult | None, spec: SourceSpec) -> Row | None:
+    """Return what the ledger keeps of a file; None where it is not finished."""
+    size = spec.size_bytes
+    if isinstance(result, Failed):
+        return Row(spec.name, "failed", error=result.message, exit_code=result.exit_code, bytes=size)
+    if not isinstance(result, Complete) or result.interrupted:
+        return None
+    worst = next((target for target in result.results if target.exit_code), None)
+    state: Literal["done", "failed"] = "done" if worst is None else "failed"
+    error, code = ("", 0) if worst is None else (worst.error, worst.exit_code)
+    frames, took_s = result.frames_out, result.elapsed_s
+    return Row(spec.name, state, "", error, code, bytes=size, frames=frames, elapsed_s=took_s)
 
 
 def _text(path: str | Path) -> str:
@@ -174,7 +275,9 @@ class _Running:
         tell: Observer,
         stop: threading.Event,
         tap: Tap | None,
+        ledger: Ledger | None,
     ) -> None:
+        self._ledger = ledger
         self._plan, self._options, self._engine = plan, options, engine
         self._tell, self._stop, self._tap = tell, stop, tap
         self._files: list[FileResult] = []
@@ -187,9 +290,33 @@ class _Running:
                 spec, count = planned.spec, len(self._plan.files)
                 self._add(Skipped(spec.name, spec.place, position + 1, count, planned.there))
                 continue
-            if self._stop.is_set() or not self._derained(position, planned):
+            if self._stop.is_set() or not self._taken_up(position, planned):
                 break
         return self._report()
+
+    def _taken_up(self, position: int, planned: Planned) -> bool:
+        """Derain one file, unless another process has it; return whether to go on."""
+        if self._ledger is None:
+            return self._derained(position, planned)
+        spec = planned.spec
+        claim = self._ledger.claim(spec.name, retry_failed=self._options.work.retry_failed)
+        if claim is None:
+            row = self._ledger.row(spec.name)
+            why = {
+                "done": "another process has done it",
+                "running": f"{row.owner} works on it",
+                "failed": f"it failed before, --retry-failed takes it up again: {row.error}",
+            }.get(row.state, "another process has just taken it up")
+            self._add(Skipped(spec.name, spec.place, position + 1, len(self._plan.files), (), why))
+            return True
+        try:
+            return self._derained(position, planned)
+        finally:
+            ended = _row_of(self._files[-1] if len(self._files) > position else None, spec)
+            if ended is None:
+                self._ledger.release(claim)
+            else:
+                self._ledger.settle(claim, ended)
 
     def _derained(self, position: int, planned: Planned) -> bool:
         """Derain one file; return whether the next one follows."""

@@ -227,7 +227,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A source was left out, since all its targets are there already.
+    """A source was left out: its targets are there already, or another process works on it.
 
     Attributes:
         source: What would have been read.
@@ -235,6 +235,7 @@ class Skipped:
         number: Which file of the run it is, from 1.
         files: How many files the run has.
         targets: What is there.
+        why: Why it was left out, where that is not because its targets are there.
     """
 
     source: str
@@ -242,6 +243,7 @@ class Skipped:
     number: int
     files: int
     targets: tuple[str, ...]
+    why: str = ""
 
 
 IncidentKind = Literal[

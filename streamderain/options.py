@@ -81,6 +81,18 @@ def parse_bytes(text: str) -> int:
     return round(float(match[1]) * {None: 1, "MB": 10**6, "GB": 10**9, "TB": 10**12}[match[2]])
 
 
+def parse_shard(text: str) -> tuple[int, int]:
+    """Return the number of a shard, from 0, and how many there are: `0/4`.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    first, sign, count = text.partition("/")
+    if not (sign and first.isdigit() and count.isdigit() and int(first) < int(count)):
+        raise ConfigError(f"shard must be I/N with I from 0 to N - 1, such as 0/4, not {text!r}")
+    return int(first), int(count)
+
+
 def _is_union(wanted: Any) -> bool:
     return get_origin(wanted) in (Union, UnionType)
 
@@ -93,6 +105,7 @@ class ReadOptions:
         start_s: Seconds into the source at which the result begins (`-ss`).
         duration_s: Length of the result in seconds (`-t`); None for all that follows.
         stills: Treat every image of a folder or glob on its own, even where they are numbered like a video.
+        recursive: Search the folders within a folder as well; results lie in the same tree.
         deinterlace: Turn interlaced video into progressive frames instead of refusing it.
         image_rate_fps: Frames per second of a numbered run of images.
         hwaccel: `"none"` decodes on the processor, `"cuda"` on an NVIDIA GPU (NVDEC), or not at all.
@@ -108,6 +121,7 @@ class ReadOptions:
     start_s: float = 0.0
     duration_s: float | None = None
     stills: bool = False
+    recursive: bool = False
     deinterlace: bool = False
     image_rate_fps: float = 25.0
     hwaccel: str = "none"
@@ -255,6 +269,9 @@ class WorkOptions:
         max_memory_bytes: Most memory of all processes together; None for what the machine has.
         restart: Throw away the pieces that an earlier run left, instead of going on with them.
         pass_failed: Let a piece through unprocessed that the engine crashes on again and again.
+        shard: `I/N`: only every N-th file of a source is worked on, from the I-th on, counted from 0. Without
+            `recursive`, or instead of its ledger.
+        retry_failed: Take up files of an archive that failed before.
     """
 
     jobs: int = 0
@@ -262,11 +279,15 @@ class WorkOptions:
     max_memory_bytes: int | None = None
     restart: bool = False
     pass_failed: bool = False
+    shard: str | None = None
+    retry_failed: bool = False
 
     def __post_init__(self) -> None:
         require_types(self)
         if self.jobs < 0:
             raise ConfigError(f"jobs must be 0 (what suits the machine) or more, not {self.jobs}")
+        if self.shard is not None:
+            parse_shard(self.shard)
         length_s = self.segment_length_s
         if length_s is not None and not (math.isfinite(length_s) and length_s > 0):
             raise ConfigError(f"segment-length must be more than 0 seconds, not {length_s}")

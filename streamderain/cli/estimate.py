@@ -50,10 +50,12 @@ def _table(found: list[Estimate]) -> Table:
     header = ("source", "frames", "frames/s", "time", "memory MB", "output MB")
     device = max((one.device_bytes or 0 for one in found), default=0)
     on_device = f" It takes about {_mb(device)} MB of the GPU's own memory." if device else ""
+    most = max(one.jobs for one in found)
+    at_once = f", {most} pieces of a file at once" if most > 1 else ""
     note = (
-        f"{found[0].model} on {found[0].engine}; from pieces spread over each file. In brackets: the slowest "
-        "and fastest piece, and the 90 % interval of the size. Other work on this machine costs time."
-        + on_device
+        f"{found[0].model} on {found[0].engine}{at_once}; from pieces spread over each file. In brackets: "
+        "the slowest and fastest piece, and the 90 % interval of the size. Other work on this machine costs "
+        "time." + on_device
     )
     return Table("Estimate", header, [*rows], note)
 

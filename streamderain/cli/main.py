@@ -197,6 +197,11 @@ _TRIM: _Options = (
 
 _READ: _Options = (
     click.option("--stills", is_flag=True, help="Treat numbered images one by one, not as a video."),
+    click.option(
+        "--recursive",
+        is_flag=True,
+        help="Search folders within SOURCE; TARGET gets the same tree. Several such runs share the work.",
+    ),
     click.option("--deinterlace", is_flag=True, help="Make interlaced video progressive."),
     click.option(
         "--hwaccel",
@@ -320,6 +325,12 @@ _WORK: _Options = (
         metavar="SIZE",
         help="Most memory of all jobs together: 8GB.  [default: what the machine has]",
     ),
+    click.option(
+        "--shard",
+        metavar="I/N",
+        help="Only every N-th file, from the I-th on, counted from 0: for arrays of jobs.",
+    ),
+    click.option("--retry-failed", is_flag=True, help="Take up files of an archive that failed before."),
     click.option("--restart", is_flag=True, help="Throw away the pieces that an earlier run left."),
     click.option(
         "--pass-failed",
@@ -416,7 +427,7 @@ def compare(**arguments: Any) -> None:
 
 @cli.command()
 @click.argument("source")
-@_with(*_ENGINE, *_ENGINE_SETTINGS, *_ENCODER, *_TRIM, *_READ)
+@_with(*_ENGINE, *_ENGINE_SETTINGS, *_ENCODER, *_TRIM, *_READ, *_WORK[:2])
 @_with(_report("json", "the estimate as JSON"), _OVERWRITE, _QUIET)
 def estimate(**arguments: Any) -> None:
     """Tell how long deraining SOURCE will take, with how much memory, and how large the result will be.
@@ -452,6 +463,16 @@ def serve(**arguments: Any) -> None:
     from streamderain.cli.serve import serve_command
 
     serve_command(**arguments)
+
+
+@cli.command()
+@click.argument("target")
+@_with(_report("json", "everything as JSON"), _OVERWRITE, _QUIET)
+def status(**arguments: Any) -> None:
+    """Show what is done of the archive whose results go to TARGET, and how long the rest takes."""
+    from streamderain.cli.status import status_command
+
+    sys.exit(status_command(**arguments))
 
 
 @cli.group()

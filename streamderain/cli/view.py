@@ -97,7 +97,8 @@ class View:
                 self._say(f"{_place(event)}{event.source}: {event.message}", style="red")
             case events.Skipped():
                 if not self._quiet:
-                    self._say(f"{_place(event)}{event.source}: skipped, {', '.join(event.targets)} is there")
+                    why = event.why or f"{', '.join(event.targets)} is there"
+                    self._say(f"{_place(event)}{event.source}: skipped, {why}")
 
     def _building(self, event: events.Building) -> None:
         if self._quiet or monotonic() - self._last_line < LINE_EVERY_S:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,7 +54,12 @@ class Plan:
 
 
 def plan_run(
-    sources: Sequence[str], specs: Sequence[SourceSpec], targets: Sequence[str], options: RunOptions
+    sources: Sequence[str],
+    specs: Sequence[SourceSpec],
+    targets: Sequence[str],
+    options: RunOptions,
+    *,
+    is_done: Callable[[str], bool] = lambda name: False,
 ) -> Plan:
     """Pair every file of a source with its targets.
 
@@ -64,12 +69,13 @@ def plan_run(
         targets: As the user wrote them. A folder takes files under their own names, but the pictures of a
             numbered run as pictures.
         options: All options of the run.
+        is_done: Tells of names whether their results are known to be whole.
 
     Raises:
         ConfigError: There is no target, one cannot be, or one would cost a file.
         OpenError: A target's folder is missing or cannot be written to.
     """
-    many = _holds_several(sources, specs)
+    many = _holds_several(sources, specs) or (options.read.recursive and Path(sources[0]).is_dir())
     if not targets:
         raise ConfigError("no target was given; say where the result goes with -o TARGET")
     if not all(target.strip() for target in targets):
@@ -80,9 +86,13 @@ def plan_run(
     files = []
     for spec in specs:
         wanted = [_in_folder(target, spec) if target in folders else target for target in targets]
-        there = tuple(target for target in wanted if options.encode.skip_existing and is_there(target))
+        skips = options.encode.skip_existing
+        there = tuple(t for t in wanted if is_done(spec.name) or (skips and is_there(t)))
         files.append(Planned(spec, [target for target in wanted if target not in there], there))
-    plan = Plan(tuple(files), tuple(_idle_options(specs, options.read)), _make_folders(folders, several=many))
+    places = set(folders)
+    if options.read.recursive:
+        places |= {str(Path(target).parent) for one in files for target in one.targets if folders}
+    plan = Plan(tuple(files), tuple(_idle_options(specs, options.read)), _make_folders(places, several=many))
     try:
         for planned in plan.files:
             if planned.targets:

@@ -28,6 +28,7 @@ from streamderain.media.track import CannotBeCut
 from streamderain.media.writing.outputs import open_outputs
 from streamderain.media.writing.piece_file import BrokenPiece
 from streamderain.media.writing.target import parse_target
+from streamderain.models import ModelCard
 from streamderain.options import RunOptions
 from streamderain.pipeline.cuts import lead_of
 from streamderain.runtime.base import Engine
@@ -154,7 +155,9 @@ class SegmentedJob:
                 manifest.remove()
                 return None
             manifest.begin(pieces, groups=groups)
-        jobs = _Jobs.of(self._options, self._engine, len(list(manifest.open_pieces)))
+        left = len(list(manifest.open_pieces))
+        device = self._engine.device
+        jobs = jobs_for(self._options, device=device, model=self._model, pieces=left)
         parting = _parting(manifest, jobs)
         tell(self._started(source, manifest, [*self._notes, *source.warnings, *warnings], parting))
         work = _Work(manifest, self._spec, self._targets, self._options, jobs)
@@ -287,28 +290,42 @@ class SegmentedJob:
 
 
 @dataclass(frozen=True, slots=True)
-class _Jobs:
-    """How many pieces are worked on at once, and why."""
+class Jobs:
+    """How many pieces are worked on at once.
+
+    Attributes:
+        count: So many.
+        threads: The engine's in each of them; 0 for all.
+        why: Why so many, for people.
+    """
 
     count: int
     threads: int
     why: str
 
-    @classmethod
-    def of(cls, options: RunOptions, engine: Engine, pieces: int) -> _Jobs:
-        cores = len(os.sched_getaffinity(0))
-        wanted, why = options.work.jobs, "--jobs"
-        if not wanted and not engine.device.lower().startswith(_ON_PROCESSOR):
-            wanted, why = 1, "one GPU"
-        elif not wanted:
-            wanted, why = max(1, cores // CORES_A_JOB), f"one for {CORES_A_JOB} of {cores} cores"
-        count = max(1, min(wanted, pieces))
-        threads = options.engine.threads
-        # What looks at whole frames sums over them in another order with other threads: it keeps those that
-        # it has in one go.
-        if not threads and count > 1 and engine.model.tileable:
-            threads = max(1, cores // count)
-        return cls(count, threads, why)
+
+def jobs_for(options: RunOptions, *, device: str, model: ModelCard, pieces: int) -> Jobs:
+    """Choose how many pieces of a file are worked on at once.
+
+    Args:
+        options: What was asked for.
+        device: The engine's, as it names it.
+        model: What computes.
+        pieces: How many there are to do.
+    """
+    cores = len(os.sched_getaffinity(0))
+    wanted, why = options.work.jobs, "--jobs"
+    if not wanted and not device.lower().startswith(_ON_PROCESSOR):
+        wanted, why = 1, "one GPU"
+    elif not wanted:
+        wanted, why = max(1, cores // CORES_A_JOB), f"one for {CORES_A_JOB} of {cores} cores"
+    count = max(1, min(wanted, pieces))
+    threads = options.engine.threads
+    # What looks at whole frames sums over them in another order with other threads: it keeps those that
+    # it has in one go.
+    if not threads and count > 1 and model.tileable:
+        threads = max(1, cores // count)
+    return Jobs(count, threads, why)
 
 
 @dataclass
@@ -319,7 +336,7 @@ class _Work:
     spec: SourceSpec
     targets: Sequence[str]
     options: RunOptions
-    jobs: _Jobs
+    jobs: Jobs
     frames_made: int = 0
     first_frame_s: float | None = None
     _workers: list[Worker] = field(default_factory=list)
@@ -470,7 +487,7 @@ class _Work:
         return max(self._stages, key=lambda name: self._stages[name][0], default=None)
 
 
-def _parting(manifest: Manifest, jobs: _Jobs) -> str:
+def _parting(manifest: Manifest, jobs: Jobs) -> str:
     done = len(manifest.finished)
     at_once = "one after the other" if jobs.count == 1 else f"{jobs.count} at once ({jobs.why})"
     earlier = f"; {done} are finished already" if done else ""

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import cast
 
 from streamderain.errors import ConfigError
 from streamderain.jobs.job import Job
+from streamderain.jobs.segmented import LENGTH_S, Jobs, is_wanted, jobs_for, why_not
 from streamderain.media.probing import Packets, packets_of
 from streamderain.media.reading.sources import SourceSpec, find_sources, open_source
 from streamderain.media.writing.encoder_settings import gop_size
+from streamderain.models import ModelCard, chosen_model, load_model
 from streamderain.options import RunOptions
 from streamderain.runtime.base import Engine, SessionOptions
 from streamderain.runtime.registry import open_engine
@@ -81,6 +84,7 @@ class _Opened:
     took_s: float
     engine: str
     device_bytes: int | None
+    device: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,7 @@ class Estimate:
         engine: What computes.
         model: Name of the model.
         device_bytes: Of the GPU's own memory, for all video streams; None where none is used, or unknown.
+        jobs: Pieces of the file that will be worked on at once.
     """
 
     source: str
@@ -120,6 +125,7 @@ class Estimate:
     engine: str
     model: str
     device_bytes: int | None = None
+    jobs: int = 1
 
 
 def estimate(
@@ -156,8 +162,12 @@ def _estimate(spec: SourceSpec, options: RunOptions, tell: Callable[[str, int, i
     starts = [0.0] if whole else [n * (duration_s - length_s) / (SPOTS - 1) for n in range(SPOTS)]
     tell(what, 1, SPOTS)
     opened, pieces = _measured(spec, options, starts, duration_s if whole else length_s)
-    speeds = [piece.worked / piece.work_s for piece in pieces]
-    fps = sum(piece.worked for piece in pieces) / sum(piece.work_s for piece in pieces)
+    jobs = _jobs(spec, options, opened, duration_s)
+    if jobs.count > 1:
+        options = replace(options, engine=replace(options.engine, threads=jobs.threads))
+        pieces = _measured_at_once(spec, options, starts, duration_s if whole else length_s, jobs.count)
+    speeds = [jobs.count * piece.worked / piece.work_s for piece in pieces]
+    fps = jobs.count * sum(piece.worked for piece in pieces) / sum(piece.work_s for piece in pieces)
     size, half = _size(pieces, frames, duration_s)
     return Estimate(
         source=spec.name,
@@ -167,15 +177,38 @@ def _estimate(spec: SourceSpec, options: RunOptions, tell: Callable[[str, int, i
         fps_low=min(speeds),
         fps_high=max(speeds),
         time_s=opened.took_s + pieces[0].ready_s + frames / fps,
-        memory_bytes=pieces[0].peak_memory_bytes,
+        memory_bytes=jobs.count * pieces[0].peak_memory_bytes,
         output_bytes=round(size),
         output_low_bytes=round(size - half),
         output_high_bytes=round(size + half),
         pieces=len(pieces),
         engine=opened.engine,
-        model=options.engine.model,
+        model=_model(spec, options).name,
         device_bytes=opened.device_bytes,
+        jobs=jobs.count,
     )
+
+
+def _model(spec: SourceSpec, options: RunOptions) -> ModelCard:
+    return load_model(chosen_model(options.engine.model, {spec.kind}))
+
+
+def _jobs(spec: SourceSpec, options: RunOptions, opened: _Opened, duration_s: float) -> Jobs:
+    """Return how many pieces a run will work on at once; one where it is not parted."""
+    target = f"{spec.name}.mkv"
+    parted = is_wanted(spec, [target], options) and not why_not(spec, [target], options)
+    length_s = options.work.segment_length_s or LENGTH_S
+    pieces = max(1, int(duration_s // length_s)) if parted else 1
+    return jobs_for(options, device=opened.device, model=_model(spec, options), pieces=pieces)
+
+
+def _measured_at_once(
+    spec: SourceSpec, options: RunOptions, starts_s: list[float], length_s: float, jobs: int
+) -> list[Piece]:
+    """Measure the pieces in several processes at the same time, as a run with so many jobs works."""
+    with ThreadPoolExecutor(jobs) as threads:
+        found = threads.map(lambda _: _measured(spec, options, starts_s, length_s)[1], range(jobs))
+        return [piece for pieces in found for piece in pieces]
 
 
 def _measured(
@@ -183,9 +216,9 @@ def _measured(
 ) -> tuple[_Opened, list[Piece]]:
     began = time.perf_counter()
     with Isolated(_pieces, spec, options, starts_s, length_s, doing=f"measured {spec.name}") as measuring:
-        engine, device_bytes = cast(tuple[str, int | None], next(measuring))
+        engine, device_bytes, device = cast(tuple[str, int | None, str], next(measuring))
         took_s = time.perf_counter() - began
-        opened = _Opened(took_s, engine, device_bytes)
+        opened = _Opened(took_s, engine, device_bytes, device)
         return opened, [piece for piece in measuring if isinstance(piece, Piece)]
 
 
@@ -210,13 +243,14 @@ def _extent(spec: SourceSpec, options: RunOptions) -> tuple[int, float]:
 
 def _pieces(
     spec: SourceSpec, options: RunOptions, starts_s: list[float], length_s: float
-) -> Iterator[tuple[str, int | None] | Piece]:
+) -> Iterator[tuple[str, int | None, str] | Piece]:
     """Measure the pieces, in a process of its own; say first what computes, and in how much memory."""
     with (
         open_engine(options.engine) as engine,
         tempfile.TemporaryDirectory(prefix="streamderain-estimate-") as folder,
     ):
-        yield f"{engine.name} {engine.precision} on {engine.device}", _device_bytes(engine, spec, options)
+        what = f"{engine.name} {engine.precision} on {engine.device}"
+        yield what, _device_bytes(engine, spec, options), engine.device
         for number, start_s in enumerate(starts_s):
             target = Path(folder) / f"{number}.mkv"
             read = replace(options.read, start_s=options.read.start_s + start_s, duration_s=length_s)

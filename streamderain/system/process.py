@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, Self, TypeVar
 
 from setproctitle import setproctitle
@@ -25,6 +25,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _PATIENCE_S = 5.0
+_LISTEN_S = 0.1
 
 _PR_SET_PDEATHSIG = 1
 """prctl(2): the signal a process gets when the thread that started it ends."""
@@ -97,12 +98,72 @@ class Isolated(Closable, Generic[T]):
             self._process.kill()
             self._process.join()
 
+    def kill(self) -> None:
+        """End the process at once, whatever it does."""
+        self._process.kill()
+        self._process.join(_PATIENCE_S)
+
     def _ended(self) -> str:
         self._process.join(_PATIENCE_S)
         code = self._process.exitcode
         if code is not None and code < 0:
             return signal.Signals(-code).name
         return f"exit code {code}"
+
+
+class AtOnce(Closable, Generic[T]):
+    """Runs a generator several times, each in a process of its own, all at the same time.
+
+    Args:
+        work: As for `Isolated`.
+        arguments: What each is called with.
+        count: How many there are.
+        doing: What each does, for the message of a crash.
+    """
+
+    def __init__(
+        self, work: Callable[..., Iterator[T]], arguments: tuple[Any, ...], *, count: int, doing: str
+    ) -> None:
+        self._processes = [Isolated(work, *arguments, doing=doing) for _ in range(count)]
+        self._told: SimpleQueue[tuple[str, Any]] = SimpleQueue()
+        for process in self._processes:
+            threading.Thread(target=self._follow, args=(process,), name="at-once", daemon=True).start()
+
+    def values(self, stop: threading.Event) -> Iterator[T]:
+        """Yield what any of them yields, until all have ended, or `stop` is set.
+
+        Raises:
+            StreamderainError: The first error of any, once all others have ended.
+        """
+        left, error = len(self._processes), None
+        while left:
+            try:
+                kind, value = self._told.get(timeout=_LISTEN_S)
+            except Empty:
+                if stop.is_set():
+                    return
+                continue
+            if kind == "value":
+                yield value
+            else:
+                left -= 1
+                error = error or value
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """End the processes. Idempotent."""
+        for process in self._processes:
+            process.kill()
+
+    def _follow(self, process: Isolated[T]) -> None:
+        try:
+            for value in process:
+                self._told.put(("value", value))
+        except Exception as error:
+            self._told.put(("error", error))
+        else:
+            self._told.put(("end", None))
 
 
 def isolated(work: Callable[..., Iterator[T]], *arguments: Any, doing: str) -> T:

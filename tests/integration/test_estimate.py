@@ -15,7 +15,7 @@ from streamderain.cli.text import rate_text
 from streamderain.measure import estimate
 from streamderain.media.arrays import ClipWriter, save_picture
 from streamderain.media.probing import packets_of
-from streamderain.options import EngineOptions, RunOptions
+from streamderain.options import EngineOptions, RunOptions, WorkOptions
 from tests.support import media
 from tests.support.command import streamderain
 
@@ -108,6 +108,19 @@ def test_what_cannot_be_estimated_is_said(
     save_picture(tmp_path / "photo.png", np.zeros((48, 64, 3), np.uint8))
     outcome = streamderain("estimate", *arguments, *FAST, cwd=tmp_path)
     assert (outcome.code, message in outcome.err) == (code, True), outcome.err
+
+
+def test_jobs_are_measured_at_the_same_time(piece: Path) -> None:
+    engine = EngineOptions(engine="identity")
+    one, two = (
+        estimate.estimate(
+            str(piece), RunOptions(engine=engine, work=WorkOptions(jobs=jobs, segment_length_s=0.5))
+        )[0]
+        for jobs in (1, 2)
+    )
+    assert (one.jobs, two.jobs) == (1, 2)
+    assert two.memory_bytes > 1.5 * one.memory_bytes
+    assert two.frames == one.frames
 
 
 def test_durations_for_people() -> None:

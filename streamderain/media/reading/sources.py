@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -71,7 +72,9 @@ class SourceSpec:
         return sum(path.stat().st_size for path in self.paths if path.is_file())
 
 
-def find_sources(source: str | Sequence[str], options: ReadOptions) -> list[SourceSpec]:
+def find_sources(
+    source: str | Sequence[str], options: ReadOptions, *, beside: Collection[Path] = ()
+) -> list[SourceSpec]:
     """Return what a source names, in natural order (`clip2` before `clip10`).
 
     Several sources are files as a shell expands a pattern, which are seen as a folder of just these files, or
@@ -79,6 +82,11 @@ def find_sources(source: str | Sequence[str], options: ReadOptions) -> list[Sour
 
     In a folder or glob, images that are numbered without large holes and have one size are one video;
     others, and all of them with `options.stills`, stand alone. Files of unknown kinds are passed over.
+
+    Args:
+        source: As the user wrote it.
+        options: How it is read.
+        beside: Folders that are not searched: results lie there.
 
     Raises:
         OpenError: Nothing is there, or nothing that could be video or image.
@@ -92,6 +100,8 @@ def find_sources(source: str | Sequence[str], options: ReadOptions) -> list[Sour
     path = Path(source)
     if path.is_char_device() and path.name.startswith("video"):
         return [SourceSpec("video", f"{path.name}.mkv", (path,), f"v4l2://{path.absolute()}")]
+    if path.is_dir() and options.recursive:
+        return _tree(path, options, {folder.resolve() for folder in beside})
     if path.is_dir():
         return _specs_of(_files_in(path), options, place=f"the folder {source}", folder=path)
     if _GLOB.search(source) and not path.exists():
@@ -173,6 +183,29 @@ def _files_in(folder: Path) -> list[Path]:
         raise OpenError(f"the folder {folder} may not be read; check its permissions") from error
 
 
+def _tree(root: Path, options: ReadOptions, beside: Collection[Path]) -> list[SourceSpec]:
+    """Return the files of a folder and of all folders within, named by their places in it."""
+    specs = []
+    for place, folders, names in os.walk(root):
+        here = Path(place)
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and (here / name).resolve() not in beside
+        )
+        files = [here / name for name in names if not name.startswith(".")]
+        wanted = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES]
+        if not wanted:
+            continue
+        inside = here.relative_to(root)
+        for spec in _specs_of(wanted, options, place=place, folder=here):
+            # A run of images takes its folder's place.
+            is_folder = spec.kind == "sequence" and inside.name == Path(spec.name).stem
+            parent = inside.parent if is_folder else inside
+            specs.append(replace(spec, name=str(parent / spec.name)))
+    if not specs:
+        raise OpenError(f"the folder {root} and those within hold no videos and no images")
+    return sorted(_with_unique_names(specs), key=lambda spec: natural_key(Path(spec.name)))
+
+
 def _specs_of(files: list[Path], options: ReadOptions, *, place: str, folder: Path) -> list[SourceSpec]:
     files = sorted(files, key=natural_key)
     images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
@@ -180,8 +213,8 @@ def _specs_of(files: list[Path], options: ReadOptions, *, place: str, folder: Pa
     if not images and not videos:
         found = f"{len(files)} files of other kinds" if files else "no files"
         raise OpenError(
-            f"{place} holds no videos and no images ({found}); folders inside it are not searched, "
-            "a glob such as 'FOLDER/**/*.mp4' does that"
+            f"{place} holds no videos and no images ({found}); folders inside it are searched with "
+            "--recursive"
         )
     specs = [_single(path) for path in videos]
     runs, alone = ([], images) if options.stills else _runs(images)
