@@ -272,6 +272,7 @@ class WorkOptions:
         shard: `I/N`: only every N-th file of a source is worked on, from the I-th on, counted from 0. Without
             `recursive`, or instead of its ledger.
         retry_failed: Take up files of an archive that failed before.
+        cluster: `"auto"` or `ray://HOST:PORT`: a Ray cluster works on the pieces; None for this machine.
     """
 
     jobs: int = 0
@@ -281,11 +282,14 @@ class WorkOptions:
     pass_failed: bool = False
     shard: str | None = None
     retry_failed: bool = False
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         require_types(self)
         if self.jobs < 0:
             raise ConfigError(f"jobs must be 0 (what suits the machine) or more, not {self.jobs}")
+        if self.cluster is not None and not (self.cluster == "auto" or self.cluster.startswith("ray://")):
+            raise ConfigError(f"cluster must be auto or ray://HOST:PORT, not {self.cluster!r}")
         if self.shard is not None:
             parse_shard(self.shard)
         length_s = self.segment_length_s

@@ -326,6 +326,11 @@ _WORK: _Options = (
         help="Most memory of all jobs together: 8GB.  [default: what the machine has]",
     ),
     click.option(
+        "--cluster",
+        metavar="auto|ray://HOST:PORT",
+        help="Have a Ray cluster work on the pieces; source and target lie on a shared file system.",
+    ),
+    click.option(
         "--shard",
         metavar="I/N",
         help="Only every N-th file, from the I-th on, counted from 0: for arrays of jobs.",

@@ -10,27 +10,45 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
 from streamderain.closable import Closable
 from streamderain.errors import PipelineError, StreamderainError
-from streamderain.events import Complete, Event, Progress
+from streamderain.events import Complete, Event, Observer, Progress
 from streamderain.jobs.job import Job, PieceOrder
 from streamderain.media.reading.sources import SourceSpec
 from streamderain.media.track import CannotBeCut
 from streamderain.models import load_model
 from streamderain.options import RunOptions
+from streamderain.runtime.base import Engine
 from streamderain.runtime.identity import IdentityEngine
 from streamderain.runtime.registry import open_engine
 from streamderain.system.allocator import share_arenas
+from streamderain.system.memory import available_bytes
 from streamderain.system.process import die_with_parent, portable, start_child
 
 TICK_S = 0.1
 """How long one waits for news."""
 
 _PATIENCE_S = 5.0
+_MEMORY_SHARE = 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """How many pieces are worked on at once.
+
+    Attributes:
+        count: So many.
+        threads: The engine's in each of them; 0 for all.
+        why: Why so many, for people.
+    """
+
+    count: int
+    threads: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +74,7 @@ class News:
         complete: What was done, once it is whole.
         error: Why it cannot be done.
         crashed: How the process ended, for people, where it did without a word.
+        lost: Whether the machine it was on is gone: the piece has no part in that.
     """
 
     order: Order
@@ -63,6 +82,7 @@ class News:
     complete: Complete | None = None
     error: Exception | None = None
     crashed: str = ""
+    lost: bool = False
 
 
 class Worker(Closable):
@@ -127,13 +147,83 @@ class Worker(Closable):
         return signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
 
 
-def news_of(workers: Sequence[Worker]) -> Iterator[tuple[Worker, News]]:
-    """Yield what busy workers tell, after waiting a moment for it."""
-    busy = {worker.connection: worker for worker in workers if worker.order is not None}
-    for connection in wait(list(busy), timeout=TICK_S):
-        assert isinstance(connection, Connection)
-        worker = busy[connection]
-        yield worker, worker.news()
+class Pool(Protocol):
+    """Whoever works on pieces."""
+
+    def begin(self, order: Order) -> bool:
+        """Hand out a piece; return whether anybody could take it."""
+
+    def news(self) -> Iterator[News]:
+        """Yield what those who are busy tell, after waiting a moment for it."""
+
+    def notes(self) -> list[str]:
+        """Return what the user should know of how the work went."""
+
+    def close(self) -> None:
+        """End all work; what is not finished is lost. Idempotent."""
+
+
+class LocalPool(Closable):
+    """Processes of this machine.
+
+    Args:
+        spec: The source.
+        targets: Of the whole run.
+        options: Of the run.
+        jobs: How many there may be.
+    """
+
+    def __init__(self, spec: SourceSpec, targets: Sequence[str], options: RunOptions, jobs: Jobs) -> None:
+        self._spec, self._targets, self._jobs = spec, targets, jobs
+        self._options = replace(options, engine=replace(options.engine, threads=jobs.threads))
+        self._workers: list[Worker] = []
+        self._peak_bytes = 0
+
+    def begin(self, order: Order) -> bool:
+        """See `Pool`."""
+        worker = next((worker for worker in self._workers if worker.order is None), None)
+        if worker is None:
+            if len(self._workers) >= min(self._jobs.count, self._fitting()):
+                return False
+            worker = Worker(self._spec, self._targets, self._options)
+            self._workers.append(worker)
+        worker.begin(order)
+        return True
+
+    def news(self) -> Iterator[News]:
+        """See `Pool`."""
+        busy = {worker.connection: worker for worker in self._workers if worker.order is not None}
+        for connection in wait(list(busy), timeout=TICK_S):
+            assert isinstance(connection, Connection)
+            worker = busy[connection]
+            news = worker.news()
+            if news.crashed:
+                worker.close()
+                self._workers.remove(worker)
+            self._peak_bytes = max(self._peak_bytes, worker.peak_bytes)
+            yield news
+
+    def notes(self) -> list[str]:
+        """See `Pool`."""
+        most = self._options.work.max_memory_bytes
+        if most is None or self._peak_bytes <= most:
+            return []
+        return [f"one job alone took {self._peak_bytes / 1e6:.0f} MB, more than --max-memory"]
+
+    def close(self) -> None:
+        """See `Pool`."""
+        for worker in self._workers:
+            worker.close()
+        self._workers.clear()
+
+    def _fitting(self) -> int:
+        """Return how many workers memory holds: one, until that one's need is known."""
+        if not self._peak_bytes:
+            return 1
+        most = self._options.work.max_memory_bytes
+        taken = self._peak_bytes * len(self._workers)
+        room = _MEMORY_SHARE * available_bytes() if most is None else most - taken
+        return len(self._workers) + max(0, int(room // self._peak_bytes))
 
 
 def _serve(
@@ -143,7 +233,7 @@ def _serve(
     share_arenas()
     # Ctrl-C reaches every process of the terminal; whoever asked ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    engines: dict[bool, Any] = {}
+    engines: dict[bool, Engine] = {}
     try:
         while True:
             order = connection.recv()
@@ -155,13 +245,20 @@ def _serve(
             engine.close()
 
 
+def engine_for(order: Order, options: RunOptions) -> Engine:
+    """Open the engine that an order needs."""
+    if order.passes:
+        return IdentityEngine(load_model(options.engine.model))
+    return open_engine(options.engine)
+
+
 def _answer(
     connection: Connection,
     order: Order,
     spec: SourceSpec,
     targets: list[str],
     options: RunOptions,
-    engines: dict[bool, Any],
+    engines: dict[bool, Engine],
 ) -> tuple[str, Any]:
     def tell(event: Event) -> None:
         if isinstance(event, Progress):
@@ -169,16 +266,31 @@ def _answer(
 
     try:
         if order.passes not in engines:
-            model = load_model(options.engine.model)
-            engines[order.passes] = IdentityEngine(model) if order.passes else open_engine(options.engine)
-        engine = engines[order.passes]
-        job = Job(spec, targets, options=options, engine=engine, piece=order.piece)
-        complete = job.run(tell, threading.Event())
-        assert complete is not None, "nobody stops it"
+            engines[order.passes] = engine_for(order, options)
+        return "done", make(order, spec, targets, options, engines[order.passes], tell)
     except CannotBeCut as error:
         return "error", error
     except StreamderainError as error:
         return "error", portable(error)
     except Exception as error:
         return "error", PipelineError(f"a piece failed: {error!r}; please report it")
-    return "done", replace(complete, passed=complete.frames_out if order.passes else complete.passed)
+
+
+def make(
+    order: Order,
+    spec: SourceSpec,
+    targets: list[str],
+    options: RunOptions,
+    engine: Engine,
+    tell: Observer = lambda event: None,
+) -> Complete:
+    """Derain a piece.
+
+    Raises:
+        CannotBeCut: It has no beginning of its own.
+        StreamderainError: It cannot be done.
+    """
+    job = Job(spec, targets, options=options, engine=engine, piece=order.piece)
+    complete = job.run(tell, threading.Event())
+    assert complete is not None, "nobody stops it"
+    return replace(complete, passed=complete.frames_out if order.passes else complete.passed)

@@ -7,18 +7,18 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
 
 from streamderain.addresses import redact_address
-from streamderain.errors import EngineError, MediaError, StreamderainError
+from streamderain.errors import ConfigError, EngineError, MediaError, StreamderainError
 from streamderain.events import Complete, Observer, Progress, StageSpeed, Started, TargetResult
 from streamderain.jobs.job import SPEED_WINDOW_S, TELL_EVERY_S, PieceOrder
 from streamderain.jobs.joining import join
 from streamderain.jobs.manifest import Finished, Manifest, identity
-from streamderain.jobs.pool import News, Order, Worker, news_of
+from streamderain.jobs.pool import Jobs, LocalPool, News, Order, Pool
 from streamderain.jobs.segments import part
 from streamderain.media.reading.file import FileSource
 from streamderain.media.reading.piece import Piece
@@ -32,7 +32,6 @@ from streamderain.models import ModelCard
 from streamderain.options import RunOptions
 from streamderain.pipeline.cuts import lead_of
 from streamderain.runtime.base import Engine
-from streamderain.system.memory import available_bytes
 
 LENGTH_S = 20.0
 """Length of a piece, unless another was asked for."""
@@ -47,7 +46,6 @@ CORES_A_JOB = 4
 """A job keeps about so many cores busy: decoder, engine and encoder together."""
 
 _BROKEN_AT_MOST = 3
-_MEMORY_SHARE = 0.8
 _ON_PROCESSOR = ("cpu", "none")
 """How engines name a device that is no GPU."""
 
@@ -69,7 +67,8 @@ def is_wanted(spec: SourceSpec, targets: Sequence[str], options: RunOptions) -> 
 
 def is_asked_for(options: RunOptions) -> bool:
     """Return whether the user asked for pieces, and is told where a file cannot be cut."""
-    return options.work.jobs > 1 or options.work.segment_length_s is not None
+    work = options.work
+    return work.jobs > 1 or work.segment_length_s is not None or work.cluster is not None
 
 
 def why_not(spec: SourceSpec, targets: Sequence[str], options: RunOptions) -> str:
@@ -158,9 +157,35 @@ class SegmentedJob:
         left = len(list(manifest.open_pieces))
         device = self._engine.device
         jobs = jobs_for(self._options, device=device, model=self._model, pieces=left)
-        parting = _parting(manifest, jobs)
+        parting = _parting(manifest, jobs, self._options.work.cluster)
         tell(self._started(source, manifest, [*self._notes, *source.warnings, *warnings], parting))
-        work = _Work(manifest, self._spec, self._targets, self._options, jobs)
+        with closing(self._pool(manifest, jobs)) as pool:
+            work = _Work(manifest, self._spec, self._options, pool)
+            return self._worked(manifest, work, tell, stop, warnings)
+
+    def _pool(self, manifest: Manifest, jobs: Jobs) -> Pool:
+        address = self._options.work.cluster
+        if address is None:
+            return LocalPool(self._spec, self._targets, self._options, jobs)
+        try:
+            from streamderain.jobs.cluster import ClusterPool
+        except ImportError as error:
+            raise ConfigError(
+                "--cluster needs Ray, which is not installed: pip install 'streamderain[cluster]'"
+            ) from error
+        return ClusterPool(
+            address,
+            self._spec,
+            self._targets,
+            self._options,
+            model=self._model,
+            folder=manifest.folder.absolute(),
+        )
+
+    def _worked(
+        self, manifest: Manifest, work: _Work, tell: Observer, stop: threading.Event, warnings: list[str]
+    ) -> Complete:
+        """Make what is missing, join, and tell what was done."""
         try:
             results = self._made(manifest, work, tell, stop)
         except KeyboardInterrupt:
@@ -182,12 +207,11 @@ class SegmentedJob:
     ) -> tuple[TargetResult, ...] | None:
         """Make the pieces that are missing, and join all; return None where that was stopped."""
         for _ in range(_BROKEN_AT_MOST):
-            with closing(work):
-                while work.step():
-                    if stop.is_set():
-                        return None
-                    if (progress := work.progress(self._began)) is not None:
-                        tell(progress)
+            while work.step():
+                if stop.is_set():
+                    return None
+                if (progress := work.progress(self._began)) is not None:
+                    tell(progress)
             try:
                 return self._joined(manifest, stop)
             except BrokenPiece as error:
@@ -266,7 +290,7 @@ class SegmentedJob:
         said = [
             *self._notes,
             *warnings,
-            *work.notes(),
+            *work.pool.notes(),
             *(warning for row in rows for warning in row.warnings),
         ]
         return Complete(
@@ -287,21 +311,6 @@ class SegmentedJob:
             warnings=tuple(dict.fromkeys(said)),
             passed=sum(row.passed for row in rows),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Jobs:
-    """How many pieces are worked on at once.
-
-    Attributes:
-        count: So many.
-        threads: The engine's in each of them; 0 for all.
-        why: Why so many, for people.
-    """
-
-    count: int
-    threads: int
-    why: str
 
 
 def jobs_for(options: RunOptions, *, device: str, model: ModelCard, pieces: int) -> Jobs:
@@ -334,68 +343,40 @@ class _Work:
 
     manifest: Manifest
     spec: SourceSpec
-    targets: Sequence[str]
     options: RunOptions
-    jobs: Jobs
+    pool: Pool
     frames_made: int = 0
     first_frame_s: float | None = None
-    _workers: list[Worker] = field(default_factory=list)
     _under_way: dict[int, int] = field(default_factory=dict)
     _crashes: Counter[int] = field(default_factory=Counter)
     _stages: dict[str, tuple[float, float]] = field(default_factory=dict)
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
     _told: float = 0.0
     _most: int = 0
-    _peak_bytes: int = 0
-
-    def close(self) -> None:
-        """End all workers; what they are at is lost."""
-        for worker in self._workers:
-            worker.close()
-        self._workers.clear()
-        self._under_way.clear()
 
     def step(self) -> bool:
         """Hand out pieces and hear what became of others; return whether anything is left to do."""
         self._hand_out()
         if not self._under_way:
             return False
-        for worker, news in news_of(self._workers):
-            self._hear(worker, news)
+        for news in self.pool.news():
+            self._hear(news)
         return True
 
     def _hand_out(self) -> None:
-        waiting = deque(piece for piece in self.manifest.open_pieces if piece.number not in self._under_way)
-        while waiting and (worker := self._free_worker()) is not None:
-            piece = waiting.popleft()
+        waiting = [piece for piece in self.manifest.open_pieces if piece.number not in self._under_way]
+        for piece in waiting:
             passes = self._crashes[piece.number] >= CRASHES_AT_MOST
-            worker.begin(Order(PieceOrder(piece, self.manifest.path(piece)), passes=passes))
+            if not self.pool.begin(Order(PieceOrder(piece, self.manifest.path(piece)), passes=passes)):
+                return
             self._under_way[piece.number] = 0
 
-    def _free_worker(self) -> Worker | None:
-        for worker in self._workers:
-            if worker.order is None:
-                return worker
-        if len(self._workers) >= min(self.jobs.count, self._fitting()):
-            return None
-        options = replace(self.options, engine=replace(self.options.engine, threads=self.jobs.threads))
-        self._workers.append(Worker(self.spec, self.targets, options))
-        return self._workers[-1]
-
-    def _fitting(self) -> int:
-        """Return how many workers memory holds: one, until that one's need is known."""
-        need = self._peak_bytes = max(self._peak_bytes, *(worker.peak_bytes for worker in self._workers), 0)
-        if not need:
-            return 1
-        most = self.options.work.max_memory_bytes
-        taken = need * len(self._workers)
-        room = _MEMORY_SHARE * available_bytes() if most is None else most - taken
-        return len(self._workers) + max(0, int(room // need))
-
-    def _hear(self, worker: Worker, news: News) -> None:
+    def _hear(self, news: News) -> None:
         piece = news.order.piece.piece
-        if news.crashed:
-            self._drop(worker, piece, news.crashed)
+        if news.lost:
+            self._under_way.pop(piece.number)
+        elif news.crashed:
+            self._note_crash(piece, news.crashed)
         elif news.error is not None:
             self._under_way.pop(piece.number)
             raise _explained(news.error, piece)
@@ -405,9 +386,7 @@ class _Work:
             self._under_way.pop(piece.number)
             self._finish(piece, news.complete)
 
-    def _drop(self, worker: Worker, piece: Piece, how: str) -> None:
-        worker.close()
-        self._workers.remove(worker)
+    def _note_crash(self, piece: Piece, how: str) -> None:
         self._under_way.pop(piece.number)
         self._crashes[piece.number] += 1
         # Once more after the last of them: then its frames pass, and no engine is asked.
@@ -466,13 +445,6 @@ class _Work:
             limited_by=self.limited_by(),
         )
 
-    def notes(self) -> list[str]:
-        """Return what the user should know of how the work went."""
-        most = self.options.work.max_memory_bytes
-        if most is None or self._peak_bytes <= most:
-            return []
-        return [f"one job alone took {self._peak_bytes / 1e6:.0f} MB, more than --max-memory"]
-
     def stages(self) -> dict[str, StageSpeed]:
         """Return how fast each stage would be by itself in one job, over the pieces of this run."""
         return {
@@ -487,9 +459,10 @@ class _Work:
         return max(self._stages, key=lambda name: self._stages[name][0], default=None)
 
 
-def _parting(manifest: Manifest, jobs: Jobs) -> str:
+def _parting(manifest: Manifest, jobs: Jobs, cluster: str | None) -> str:
     done = len(manifest.finished)
     at_once = "one after the other" if jobs.count == 1 else f"{jobs.count} at once ({jobs.why})"
+    at_once = at_once if cluster is None else f"by the Ray cluster {cluster}"
     earlier = f"; {done} are finished already" if done else ""
     return f"{len(manifest.pieces)} pieces, {at_once}{earlier}"
 

@@ -16,7 +16,8 @@ from typing import cast
 
 from streamderain.errors import ConfigError
 from streamderain.jobs.job import Job
-from streamderain.jobs.segmented import LENGTH_S, Jobs, is_wanted, jobs_for, why_not
+from streamderain.jobs.pool import Jobs
+from streamderain.jobs.segmented import LENGTH_S, is_wanted, jobs_for, why_not
 from streamderain.media.probing import Packets, packets_of
 from streamderain.media.reading.sources import SourceSpec, find_sources, open_source
 from streamderain.media.writing.encoder_settings import gop_size
