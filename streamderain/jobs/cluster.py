@@ -20,7 +20,6 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RaySystemError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from streamderain import __version__
 from streamderain.closable import Closable
 from streamderain.errors import ConfigError, EngineError, PipelineError, StreamderainError
 from streamderain.events import Complete
@@ -31,10 +30,13 @@ from streamderain.media.track import CannotBeCut
 from streamderain.models import ModelCard, load_model
 from streamderain.options import RunOptions
 from streamderain.runtime.base import Engine
+from streamderain.system.machine import version
 from streamderain.system.process import portable
 
 CORES_AN_ACTOR = 4
 """Processor cores that an actor asks for on nodes without a GPU, or all that the smallest of them has."""
+
+_VERSION = version("streamderain") or ""
 
 _TICK_S = 0.2
 _LOOK_EVERY_S = 5.0
@@ -175,7 +177,7 @@ class ClusterPool(Closable):
             ConfigError: Some do not; all of them are named.
         """
         probe = self._folder / f"{_PROBE}-{time.time_ns()}"
-        probe.write_text(__version__)
+        probe.write_text(_VERSION)
         try:
             asked = {
                 name: _look.options(
@@ -185,8 +187,8 @@ class ClusterPool(Closable):
             }
             wanted = {
                 "source": fingerprint(self._spec.paths[0]),
-                "folder": __version__,
-                "version": __version__,
+                "folder": _VERSION,
+                "version": _VERSION,
                 "model": self._model.sha256,
             }
             faults = [
@@ -275,7 +277,7 @@ def _words(error: Exception) -> str:
 @ray.remote(num_cpus=0)
 def _look(source: str, probe: str, model: str) -> dict[str, Any]:
     """Tell what a node sees."""
-    found: dict[str, Any] = {"version": __version__, "source": None, "folder": None, "model": ""}
+    found: dict[str, Any] = {"version": _VERSION, "source": None, "folder": None, "model": ""}
     with contextlib.suppress(OSError):
         found["source"] = fingerprint(Path(source))
     with contextlib.suppress(OSError):
