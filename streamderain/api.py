@@ -360,7 +360,8 @@ class _Running:
             try:
                 return parted.run(tell, self._stop)
             except CannotBeCut as reason:
-                notes.append(f"{spec.name} is derained in one go, not in pieces: {reason}")
+                if spec.kind != "still":  # nobody expects pieces of a picture
+                    notes.append(f"{spec.name} is derained in one go, not in pieces: {reason}")
         whole = Job(
             spec,
             targets,

@@ -117,6 +117,7 @@ class SegmentedJob:
         self._engine, self._model = engine, engine.model
         self._number, self._files, self._notes = number, files, list(notes)
         self._began = perf_counter()
+        self._ending: Sequence[str] = ()
 
     def run(self, tell: Observer, stop: threading.Event) -> Complete | None:
         """Derain the file, or what is left of it; see `streamderain.jobs.job.Job.run`."""
@@ -147,13 +148,18 @@ class SegmentedJob:
     ) -> Complete | None:
         wanted = identity(self._spec.paths[0], [Path(t) for t in self._targets], self._options, self._model)
         resumed = manifest.resume(wanted, restart=self._options.work.restart)
-        groups, warnings = self._tried(source)
-        if not resumed:
-            pieces = self._parted(source, stop)
-            if pieces is None:
+        try:
+            groups, warnings = self._tried(source)
+            if not resumed:
+                pieces = self._parted(source, stop)
+                if pieces is None:
+                    manifest.remove()
+                    return None
+                manifest.begin(pieces, groups=groups)
+        except BaseException:
+            if not resumed:
                 manifest.remove()
-                return None
-            manifest.begin(pieces, groups=groups)
+            raise
         left = len(list(manifest.open_pieces))
         device = self._engine.device
         jobs = jobs_for(self._options, device=device, model=self._model, pieces=left)
@@ -250,8 +256,6 @@ class SegmentedJob:
             results = join(source, outputs, paths, lambda: not stop.is_set())
             self._ending = source.damage.texts()
             return results
-
-    _ending: Sequence[str] = ()
 
     def _started(self, source: FileSource, manifest: Manifest, warnings: list[str], parting: str) -> Started:
         geometry = source.streams[0].geometry

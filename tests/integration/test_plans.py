@@ -39,7 +39,7 @@ GEOMETRIES = [
     Geometry(64, 48, chroma="rgb", bits=16, range="full"),
     Geometry(33, 29, chroma="gray", range="full"),
 ]
-MODELS = ["dcd-lite", "dcd-gan"]
+MODELS = ["dcd-lite", "dcd-quality", "dcd-gan"]
 _LAYER = re.compile(r"LayerType: (\w+), Inputs: \[ \{ [^}]*Datatype: (\w+)")
 
 Log = list[tuple[str, str]]
@@ -258,7 +258,9 @@ def torch_results(
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["f16", "f32"])
 @pytest.mark.parametrize("geometry", [*GEOMETRIES, Geometry(72, 300)], ids=str)
-@pytest.mark.parametrize(("name", "strips"), [("dcd-lite", 1), ("dcd-lite", 3), ("dcd-gan", 1)])
+@pytest.mark.parametrize(
+    ("name", "strips"), [("dcd-lite", 1), ("dcd-lite", 3), ("dcd-quality", 1), ("dcd-gan", 1)]
+)
 def test_graphs_compute_what_torch_computes(
     name: str, geometry: Geometry, precision: str, strips: int, tmp_path: Path
 ) -> None:

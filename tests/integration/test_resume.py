@@ -218,3 +218,9 @@ def test_a_full_disk_keeps_what_is_whole(long: Path, whole: Path, tmp_path: Path
     assert not target.exists()
     assert go_on(long, target).returncode == 0
     assert contents(target) == contents(whole)
+
+
+def test_nothing_is_left_of_a_run_that_could_not_begin(long: Path, tmp_path: Path) -> None:
+    done = go_on(long, tmp_path / "clean.mkv", "--pix-fmt", "no-such-format")
+    assert done.returncode == 2
+    assert list(tmp_path.iterdir()) == []

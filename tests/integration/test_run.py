@@ -350,7 +350,7 @@ def test_models_list_and_show() -> None:
     shown = streamderain("models", "show", "dcd-lite")
     assert b"doing nothing" in shown.out
     cards = json.loads(streamderain("models", "list", "--json").out)
-    assert [card["name"] for card in cards] == ["dcd-gan", "dcd-lite"]
+    assert [card["name"] for card in cards] == ["dcd-gan", "dcd-lite", "dcd-quality"]
     assert streamderain("models", "show", "nothing").code == 4
 
 

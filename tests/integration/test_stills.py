@@ -128,3 +128,27 @@ def test_photographs_are_not_called_a_video_without_a_word(tmp_path: Path) -> No
     assert outcome.code == 0
     assert "3 numbered pictures (IMG_0000.jpg to IMG_0002.jpg) are taken for one video" in outcome.err
     assert "--stills" in outcome.err
+
+
+def test_single_pictures_get_the_model_that_does_best_on_them(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    one = photograph(folder / "a.jpg")
+    chosen = streamderain("run", one, "-o", tmp_path / "a.png")
+    assert chosen.code == 0, chosen.err
+    assert "dcd-quality on " in chosen.err
+    assert "dcd-quality: it does markedly better on single pictures; dcd-lite is quicker" in chosen.err
+    named = streamderain("run", one, "-o", tmp_path / "b.png", "--model", "dcd-lite")
+    assert "dcd-lite on " in named.err
+    assert "markedly" not in named.err
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+    photograph(folder / "b.jpg", index=3)
+    many = streamderain("run", folder, "-o", f"{tmp_path}/many/", "--stills")
+    assert "dcd-quality on " in many.err
+    media.write_video(folder / "c.mp4", frames=3)
+    mixed = streamderain("run", folder, "-o", f"{tmp_path}/mixed/", "--stills", "--json", "-q")
+    assert mixed.summary["model"] == "dcd-lite"
+    assert (
+        "there is video among the pictures"
+        in streamderain("run", folder, "-o", f"{tmp_path}/mixed/", "--stills", "--overwrite").err
+    )
