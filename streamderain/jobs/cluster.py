@@ -113,7 +113,7 @@ class ClusterPool(Closable):
 
     def news(self) -> Iterator[News]:
         """See `streamderain.jobs.pool.Pool`."""
-        done, _ = ray.wait(list(self._busy), num_returns=1, timeout=_TICK_S)
+        done, _ = ray.wait(list(self._busy), num_returns=1, timeout=_TICK_S) if self._busy else ([], [])
         for reference in done:
             actor, order, node = self._busy.pop(reference)
             try:

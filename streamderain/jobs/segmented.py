@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 from streamderain.addresses import redact_address
 from streamderain.errors import ConfigError, EngineError, MediaError, StreamderainError
@@ -18,7 +18,7 @@ from streamderain.events import Complete, Observer, Progress, StageSpeed, Starte
 from streamderain.jobs.job import SPEED_WINDOW_S, TELL_EVERY_S, PieceOrder
 from streamderain.jobs.joining import join
 from streamderain.jobs.manifest import Finished, Manifest, identity
-from streamderain.jobs.pool import Jobs, LocalPool, News, Order, Pool
+from streamderain.jobs.pool import TICK_S, Jobs, LocalPool, News, Order, Pool
 from streamderain.jobs.segments import part
 from streamderain.media.reading.file import FileSource
 from streamderain.media.reading.piece import Piece
@@ -362,7 +362,9 @@ class _Work:
         """Hand out pieces and hear what became of others; return whether anything is left to do."""
         self._hand_out()
         if not self._under_way:
-            return False
+            if not any(self.manifest.open_pieces):
+                return False
+            sleep(TICK_S)  # nobody is there to take one up: nodes of a cluster may come
         for news in self.pool.news():
             self._hear(news)
         return True
