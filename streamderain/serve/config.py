@@ -37,7 +37,16 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _UNKNOWN = re.compile(r"unknown field `([^`]+)`(?: - at `([^`]*)`)?")
 
 _KINDS = (ReadOptions, EncodeOptions, EngineOptions)
-_NOT_OF_CAMERAS = ("start_s", "duration_s", "stills", "image_rate_fps", "live", "wait", "give_up_after_s")
+_NOT_OF_CAMERAS = (
+    "start_s",
+    "duration_s",
+    "stills",
+    "recursive",
+    "image_rate_fps",
+    "live",
+    "wait",
+    "give_up_after_s",
+)
 """Options that make no sense for cameras that are run for ever."""
 
 _SPELLED = {"container": "format"}

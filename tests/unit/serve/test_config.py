@@ -109,6 +109,8 @@ def test_two_cameras_have_no_target_in_common(tmp_path: Path) -> None:
 def test_every_option_of_run_can_be_given(tmp_path: Path) -> None:
     """All but those that make no sense for cameras; spelled as on the command line."""
     senseless = {"duration", "start", "image-rate", "stills", "live", "wait", "give-up-after"}
+    of_files = {"recursive", "jobs", "segment-length", "max-memory", "restart", "pass-failed"}
+    senseless |= of_files | {"shard", "retry-failed", "cluster"}
     of_one_run = {"output", "json", "quiet", "skip-existing", "encoder-option", "help"}
     given = {
         option.lstrip("-")
