@@ -31,7 +31,7 @@ class Derainer(Closable):
 
     Args:
         options: Model, engine, device, precision and strength. The model `"auto"` is dcd-lite, which suits
-            video; for single images dcd-quality does markedly better.
+            video; dcd-quality takes more of the rain, of single images too.
 
     Raises:
         StreamderainError: The model or the engine cannot be used.

@@ -24,7 +24,7 @@ AUTO = "auto"
 """Not a model's name: the one that suits what is derained."""
 
 VIDEO_MODEL, PICTURE_MODEL = "dcd-lite", "dcd-quality"
-"""What `AUTO` stands for: a model that is quick, and one that does markedly better on single pictures."""
+"""What `AUTO` stands for: a model that is quick, and one that takes more rain out of single pictures."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,9 +120,9 @@ def choose_model(plan: Plan, options: EngineOptions) -> tuple[EngineOptions, str
     if options.model != AUTO or "still" not in kinds:
         why = ""
     elif model == PICTURE_MODEL:
-        why = f"{model}: it does markedly better on single pictures; {VIDEO_MODEL} is quicker"
+        why = f"{model}: it takes more of the rain out of single pictures; {VIDEO_MODEL} is quicker"
     else:
-        why = f"{model}: there is video among the pictures; {PICTURE_MODEL} does markedly better on pictures"
+        why = f"{model}: there is video among the pictures; {PICTURE_MODEL} takes more rain out of pictures"
     return replace(options, model=model), why
 
 

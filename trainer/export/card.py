@@ -15,6 +15,7 @@ from trainer.config import TRANSLATION, TrainConfig, dump_toml
 from trainer.export.kinds import KINDS, UNPAIRED_CONFIG, Kind
 
 _PSEUDO = "Pseudo-pairs too, whose rain a generator made that learned from unpaired, partly real rain."
+_REAL = "Rainy video without a clean version, too: what the frames around one agree on, and its streaks."
 _FAILURES = "failures.jpg"
 
 
@@ -71,6 +72,7 @@ def _training(config: TrainConfig, parts: Sequence[Part], note: str) -> dict[str
         "crop_px": config.unpaired.crop_px if config.method == TRANSLATION else config.data.crop_px,
         "threads": config.threads,
         "pseudo_pairs": config.data.share_pseudo > 0.0,
+        "real_video": bool(config.data.real and config.data.share_real > 0.0),
     }
     return told | ({"note": note} if note else {})
 
@@ -81,7 +83,7 @@ def _folders(config: TrainConfig) -> list[str]:
         folders = (*domains.rainy, *domains.rained, *domains.clean, *domains.layers)
     else:
         data = config.data
-        folders = (*data.clips, *data.stills, *data.pairs, *data.layers)
+        folders = (*data.clips, *data.stills, *data.pairs, *data.layers, *data.real)
     return list(dict.fromkeys(folders))
 
 
@@ -177,6 +179,7 @@ def _training_text(training: Mapping[str, Any], kind: Kind) -> str:
         f"{training['seconds'] / 60:.0f} minutes by the clock on {training['threads']} CPU threads.",
         f"- Configuration `{training['config']}`: {kind.lesson}",
         *([f"- {_PSEUDO}"] if training.get("pseudo_pairs") else []),
+        *([f"- {_REAL}"] if training.get("real_video") else []),
         *([f"- {kind.unpaired[UNPAIRED_CONFIG in configs]}"] if kind.unpaired else []),
         f"- Folders: {', '.join(f'`{name}`' for name in training['data'])}.",
     ]

@@ -104,7 +104,7 @@ DEEP = Kind(
     facts=_facts_of_luma(deep.DeepNet),
     precisions=("f32",),
     default_precision={"openvino": "f32", "torch": "f32"},
-    summary="The best picture: deep deraining of luma, video or single pictures; several times slower.",
+    summary="Deep deraining of luma: takes more rain from video and pictures, in several times as long.",
     attribution=f"{_MIXED}{_MATERIAL.format(clips='dashcam clips, ')}. The problem and the name follow "
     "DCD-GAN (Chen et al., CVPR 2022); its code and weights are not used.",
     about="""- Family `deep` (`streamderain/nets/deep.py`): reads and answers what the fast one does (luma of
@@ -117,7 +117,10 @@ DEEP = Kind(
   and computes in float32.""",
     shortcomings="""\
 - Slower than dcd-lite: `streamderain estimate` tells how long a video takes.
-- Rain whose streaks cover most of the picture from several directions (Rain100H) is thinned, not gone.
+- Where a camera moves fast over fine texture (every second or third frame of a pan) it is no better than
+  dcd-lite in rain, and takes more light from rain-free video.
+- Much of the rain stays in single pictures; rain whose streaks cover most of the picture from several
+  directions (Rain100H) is thinned, not gone.
 - Drops on the windscreen or lens, splashes, fog and veils stay: it removes falling streaks.""",
     judged=_JUDGED_LUMA,
     lesson=_LESSON_LUMA,
