@@ -237,7 +237,9 @@ class Manifest(Closable):
         self._write()
 
     def remove(self) -> None:
-        """Remove the folder: the target is whole."""
+        """Remove the folder: the target is whole, or nothing was begun. Idempotent."""
+        if not self.folder.is_dir():
+            return
         self._clear()
         with contextlib.suppress(OSError):
             (self.folder / _LOCK).unlink()

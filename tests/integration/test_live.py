@@ -276,7 +276,7 @@ def test_what_is_live_by_itself(stream: bytes, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(f"{sources}.LiveSource", lambda *_, **__: pretended("live"))
     monkeypatch.setattr(
         f"{sources}.FileSource",
-        lambda address, *_: pretended("file", is_open_playlist=address.endswith("live.m3u8")),
+        lambda address, *_, **__: pretended("file", is_open_playlist=address.endswith("live.m3u8")),
     )
     for address, options in (
         ("rtsp://h/a", ReadOptions()),
