@@ -28,6 +28,7 @@ from streamderain.media.writing.outputs import packet_path
 from streamderain.media.writing.sink import write_error
 from streamderain.models import ModelCard
 from streamderain.options import RunOptions
+from streamderain.system.files import written_whole
 
 VERSION = 1
 
@@ -266,13 +267,9 @@ class Manifest(Closable):
             "pieces": [_piece_row(piece) for piece in self.pieces],
             "finished": {str(number): dataclasses.asdict(row) for number, row in self._finished.items()},
         }
-        new = self.folder / f"{_NAME}.new"
         try:
-            with new.open("w", encoding="utf-8") as file:
-                json.dump(told, file)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self.folder / _NAME)
+            with written_whole(self.folder / _NAME) as partial:
+                partial.write_text(json.dumps(told), encoding="utf-8")
         except OSError as error:
             raise write_error(error, path=str(self.folder / _NAME), where=self.folder) from error
 

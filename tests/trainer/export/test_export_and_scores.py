@@ -97,8 +97,7 @@ def test_int8_needs_no_more_light_than_it_was_shown(folder: Path) -> None:
     rain = RainSequence(RainParameters(peak=0.8, density_per_mpx=9000.0), 1, 160, 96)
     downpour = np.stack([rain.apply_to_codes(scene(96, 160), t) for t in range(3)]).astype(np.uint8)
     int8, f32 = (load_clean(folder, precision=p)(case_of(downpour)) for p in ("int8", "f32"))
-    # A network of eight steps: how well it rounds differs from run to run.
-    assert psnr(int8, f32) > 38
+    assert psnr(int8, f32) > 40
 
 
 def test_int8_computes_every_convolution_in_int8(folder: Path) -> None:
