@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Self
@@ -134,10 +135,12 @@ class Relay:
 
         async def close() -> None:
             self._server.close()
-            for writer in list(self._writers):
-                writer.transport.abort()
-            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            await asyncio.wait(tasks, timeout=2) if tasks else None
+            last = self._loop.time() + 2.0
+            # A connection that is being accepted becomes a task only now: until none is left.
+            while (tasks := asyncio.all_tasks() - {asyncio.current_task()}) and self._loop.time() < last:
+                for writer in list(self._writers):
+                    writer.transport.abort()
+                await asyncio.wait(tasks, timeout=0.1)
 
         self._wait(close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -163,8 +166,11 @@ class Relay:
             pass
         finally:
             client.leave()
-            self._writers.discard(writer)
             writer.close()
+            with suppress(ConnectionError):
+                # What was written may wait for one who no longer reads: `close` then aborts the connection.
+                await writer.wait_closed()
+            self._writers.discard(writer)
 
     def refuses(self, method: str, headers: dict[str, str]) -> bool:
         """Return whether a request lacks the right digest (RFC 2617, without qop)."""

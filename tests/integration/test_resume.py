@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -40,11 +41,13 @@ def whole(long: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def packets(target: Path) -> dict[str, int]:
-    """The packets of pieces that are there, and when they were written."""
-    folder = target.with_name(f"{target.name}.pieces")
-    return {
-        path.name: path.stat().st_mtime_ns for path in folder.glob("*.packets") if ".partial" not in path.name
-    }
+    """The packets of pieces that are there, and when they were written; a run may be at work on them."""
+    found = {}
+    for path in target.with_name(f"{target.name}.pieces").glob("*.packets"):
+        with suppress(FileNotFoundError):  # joined and removed since it was listed
+            if ".partial" not in path.name:
+                found[path.name] = path.stat().st_mtime_ns
+    return found
 
 
 def begun(target: Path, pieces: int = 1) -> bool:

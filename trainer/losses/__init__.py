@@ -14,10 +14,14 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": charbonnier,
     "distillation": distillation,
     "harm": harm,
+    "harm_in_video": harm,
     "psnr": psnr,
     "squared": squared,
 }
-"""Supervised losses by name: (output, target) to a scalar; distillation's target is a teacher's output."""
+"""Supervised losses by name: (output, target) to a scalar.
+
+Distillation's target is a teacher's output; harm in video is asked where a neighbour is there.
+"""
 
 TERMS = ("adversarial", "contrastive", "cycle", "identity", "colour", "frequency", "restoration")
 """Terms of DCD-GAN's objective by name; see `trainer.methods.translation`."""

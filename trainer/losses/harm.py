@@ -10,7 +10,9 @@ def harm(output: Tensor, target: Tensor) -> Tensor:
     """Return the mean square of how far the output is too dark.
 
     Rain only brightens. A streak that stays is forgiven, texture that is gone is not: beside the squared
-    error this one makes a mistake of the second kind dearer than one of the first.
+    error this one makes a mistake of the second kind dearer than one of the first. In a picture without
+    neighbours thin texture and faint rain look alike, and rain that stays is what is left to win there:
+    `harm_in_video` asks this of windows with a neighbour alone.
 
     Args:
         output: (N, C, H, W), float.

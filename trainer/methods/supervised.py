@@ -133,12 +133,11 @@ class _Side(nn.Module):
         output = (self.planes.simulate if phase.int8 else self.planes)(window, validity)
         # Where nothing is known the output is right by definition, and has no gradient.
         judged = output if trusted is None else target + trusted * (output - target)
-        return {
-            name: LOSSES[name](output, teachers)
-            if name == "distillation" and teachers is not None
-            else LOSSES[name](judged, target)
-            for name in phase.losses
-        }
+        of_video = target + validity.amax(1)[:, None, None, None] * (judged - target)
+        asked = {"harm_in_video": (of_video, target)}
+        if teachers is not None:
+            asked["distillation"] = (output, teachers)
+        return {name: LOSSES[name](*asked.get(name, (judged, target))) for name in phase.losses}
 
 
 class _PictureSide(nn.Module):
