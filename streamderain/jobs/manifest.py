@@ -113,6 +113,7 @@ class Manifest(Closable):
         self.folder = target.with_name(f"{target.name}.pieces")
         self._target = target
         self.pieces: tuple[Piece, ...] = ()
+        self._groups = 1
         self._finished: dict[int, Finished] = {}
         self._identity: dict[str, Any] = {}
         try:
@@ -185,7 +186,7 @@ class Manifest(Closable):
                 )
             pieces = tuple(map(_piece_of, told["pieces"]))
             finished = {int(number): _finished_of(row) for number, row in told["finished"].items()}
-            before = told["identity"]
+            groups, before = int(told["groups"]), told["identity"]
         except FileNotFoundError:
             self._clear()
             return False
@@ -199,12 +200,11 @@ class Manifest(Closable):
                 f"{self.folder} holds pieces of another run: {'; '.join(changes)}. Give the command as it "
                 "was to go on, or --restart to throw the pieces away"
             )
-        self.pieces = pieces
-        groups = int(told["groups"])
+        self.pieces, self._groups = pieces, groups
         self._finished = {
             number: row
             for number, row in finished.items()
-            if number < len(pieces) and row.bytes == self._bytes(pieces[number], groups)
+            if number < len(pieces) and row.bytes == self._bytes(pieces[number])
         }
         return True
 
@@ -221,15 +221,13 @@ class Manifest(Closable):
         self.pieces, self._groups = tuple(pieces), groups
         self._write()
 
-    _groups = 1
-
     def finish(self, piece: Piece, row: Finished) -> None:
         """Note that a piece is whole and on the disk.
 
         Raises:
             OutputFull: The disk is full.
         """
-        self._finished[piece.number] = dataclasses.replace(row, bytes=self._bytes(piece, self._groups))
+        self._finished[piece.number] = dataclasses.replace(row, bytes=self._bytes(piece))
         self._write()
 
     def forget(self, number: int) -> None:
@@ -246,9 +244,9 @@ class Manifest(Closable):
             (self.folder / _LOCK).unlink()
             self.folder.rmdir()
 
-    def _bytes(self, piece: Piece, groups: int) -> int:
+    def _bytes(self, piece: Piece) -> int:
         total = 0
-        for group in range(groups):
+        for group in range(self._groups):
             with contextlib.suppress(OSError):
                 total += packet_path(self.path(piece), group).stat().st_size
         return total

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 
 from streamderain.addresses import redact_address
-from streamderain.errors import ConfigError, EngineError, MediaError, StreamderainError
-from streamderain.events import Complete, Observer, Progress, StageSpeed, Started, TargetResult
-from streamderain.jobs.job import SPEED_WINDOW_S, TELL_EVERY_S, PieceOrder
+from streamderain.errors import ConfigError, MediaError
+from streamderain.events import Complete, Observer, Started, TargetResult
 from streamderain.jobs.joining import join
-from streamderain.jobs.manifest import Finished, Manifest, identity
-from streamderain.jobs.pool import TICK_S, Jobs, LocalPool, News, Order, Pool
+from streamderain.jobs.manifest import Manifest, identity
+from streamderain.jobs.piece_work import PieceWork
+from streamderain.jobs.pool import Jobs, LocalPool, Pool
 from streamderain.jobs.segments import part
 from streamderain.media.reading.file import FileSource
 from streamderain.media.reading.piece import Piece
@@ -39,19 +37,12 @@ LENGTH_S = 20.0
 LONG_S = 600.0
 """Files that are longer are always worked on in pieces: too much would be lost with them."""
 
-CRASHES_AT_MOST = 3
-"""A piece that ends its process so often is given up."""
-
 CORES_A_JOB = 4
 """A job keeps about so many cores busy: decoder, engine and encoder together."""
 
 _BROKEN_AT_MOST = 3
 _ON_PROCESSOR = ("cpu", "none")
 """How engines name a device that is no GPU."""
-
-
-class PieceFailed(EngineError):
-    """The process that derains a piece crashed on it again and again."""
 
 
 def is_wanted(spec: SourceSpec, targets: Sequence[str], options: RunOptions) -> bool:
@@ -166,7 +157,7 @@ class SegmentedJob:
         parting = _parting(manifest, jobs, self._options.work.cluster)
         tell(self._started(source, manifest, [*self._notes, *source.warnings, *warnings], parting))
         with closing(self._pool(manifest, jobs)) as pool:
-            work = _Work(manifest, self._spec, self._options, pool)
+            work = PieceWork(manifest, self._spec, self._options, pool)
             return self._worked(manifest, work, tell, stop, warnings)
 
     def _pool(self, manifest: Manifest, jobs: Jobs) -> Pool:
@@ -189,7 +180,7 @@ class SegmentedJob:
         )
 
     def _worked(
-        self, manifest: Manifest, work: _Work, tell: Observer, stop: threading.Event, warnings: list[str]
+        self, manifest: Manifest, work: PieceWork, tell: Observer, stop: threading.Event, warnings: list[str]
     ) -> Complete:
         """Make what is missing, join, and tell what was done."""
         try:
@@ -209,7 +200,7 @@ class SegmentedJob:
         return complete
 
     def _made(
-        self, manifest: Manifest, work: _Work, tell: Observer, stop: threading.Event
+        self, manifest: Manifest, work: PieceWork, tell: Observer, stop: threading.Event
     ) -> tuple[TargetResult, ...] | None:
         """Make the pieces that are missing, and join all; return None where that was stopped."""
         for _ in range(_BROKEN_AT_MOST):
@@ -282,7 +273,7 @@ class SegmentedJob:
     def _complete(
         self,
         manifest: Manifest,
-        work: _Work,
+        work: PieceWork,
         results: tuple[TargetResult, ...],
         warnings: Sequence[str],
         *,
@@ -341,150 +332,9 @@ def jobs_for(options: RunOptions, *, device: str, model: ModelCard, pieces: int)
     return Jobs(count, threads, why)
 
 
-@dataclass
-class _Work:
-    """Makes the pieces that are missing."""
-
-    manifest: Manifest
-    spec: SourceSpec
-    options: RunOptions
-    pool: Pool
-    frames_made: int = 0
-    first_frame_s: float | None = None
-    _under_way: dict[int, int] = field(default_factory=dict)
-    _crashes: Counter[int] = field(default_factory=Counter)
-    _stages: dict[str, tuple[float, float]] = field(default_factory=dict)
-    _recent: deque[tuple[float, int]] = field(default_factory=deque)
-    _told: float = 0.0
-    _most: int = 0
-
-    def step(self) -> bool:
-        """Hand out pieces and hear what became of others; return whether anything is left to do."""
-        self._hand_out()
-        if not self._under_way:
-            if not any(self.manifest.open_pieces):
-                return False
-            sleep(TICK_S)  # nobody is there to take one up: nodes of a cluster may come
-        for news in self.pool.news():
-            self._hear(news)
-        return True
-
-    def _hand_out(self) -> None:
-        waiting = [piece for piece in self.manifest.open_pieces if piece.number not in self._under_way]
-        for piece in waiting:
-            passes = self._crashes[piece.number] >= CRASHES_AT_MOST
-            if not self.pool.begin(Order(PieceOrder(piece, self.manifest.path(piece)), passes=passes)):
-                return
-            self._under_way[piece.number] = 0
-
-    def _hear(self, news: News) -> None:
-        piece = news.order.piece.piece
-        if news.lost:
-            self._under_way.pop(piece.number)
-        elif news.crashed:
-            self._note_crash(piece, news.crashed)
-        elif news.error is not None:
-            self._under_way.pop(piece.number)
-            raise _explained(news.error, piece)
-        elif news.complete is None:
-            self._under_way[piece.number] = news.frames_out
-        else:
-            self._under_way.pop(piece.number)
-            self._finish(piece, news.complete)
-
-    def _note_crash(self, piece: Piece, how: str) -> None:
-        self._under_way.pop(piece.number)
-        self._crashes[piece.number] += 1
-        # Once more after the last of them: then its frames pass, and no engine is asked.
-        most = CRASHES_AT_MOST + self.options.work.pass_failed
-        if self._crashes[piece.number] < most:
-            return
-        raise PieceFailed(
-            f"{self.spec.name}, {_times(piece)}: the process that derains it ended by {how}, "
-            f"{self._crashes[piece.number]} times. Other pieces are kept; `streamderain doctor` tries each "
-            "engine, --pass-failed lets the frames of this piece through as they are"
-        )
-
-    def _finish(self, piece: Piece, complete: Complete) -> None:
-        missing = sum(piece.frames) - complete.frames_out
-        if missing and not complete.skipped:
-            raise CannotBeCut(f"{_times(piece)} holds {complete.frames_out} frames, not {sum(piece.frames)}")
-        self.frames_made += complete.frames_out
-        if self.first_frame_s is None:
-            self.first_frame_s = complete.first_frame_s
-        for name, speed in complete.stages.items():
-            busy_s, waiting_s = self._stages.get(name, (0.0, 0.0))
-            self._stages[name] = (busy_s + speed.busy_s, waiting_s + speed.waiting_s)
-        row = Finished(
-            frames=complete.frames_out,
-            bytes=0,
-            skipped=complete.skipped,
-            damage=complete.damage,
-            warnings=_of_piece(complete, piece),
-            passed=complete.passed,
-        )
-        self.manifest.finish(piece, row)
-
-    def progress(self, began: float) -> Progress | None:
-        """Return how far the run is, now and then."""
-        now = perf_counter()
-        if now - self._told < TELL_EVERY_S:
-            return None
-        self._told = now
-        finished = sum(row.frames for row in self.manifest.finished.values())
-        # A piece that crashed begins anew: what was told is not taken back.
-        out = self._most = max(self._most, finished + sum(self._under_way.values()))
-        total = sum(sum(piece.frames) for piece in self.manifest.pieces)
-        self._recent.append((now, out))
-        while len(self._recent) > 2 and now - self._recent[0][0] > SPEED_WINDOW_S:
-            self._recent.popleft()
-        since, before = self._recent[0]
-        fps = (out - before) / (now - since) if now > since else 0.0
-        return Progress(
-            frames_in=out,
-            frames_out=out,
-            frames=total,
-            elapsed_s=round(now - began, 3),
-            fps=round(fps, 2),
-            eta_s=round(max(0, total - out) / fps, 1) if fps > 0 else None,
-            files_eta_s=None,
-            limited_by=self.limited_by(),
-        )
-
-    def stages(self) -> dict[str, StageSpeed]:
-        """Return how fast each stage would be by itself in one job, over the pieces of this run."""
-        return {
-            name: StageSpeed(
-                round(busy_s, 3), round(waiting_s, 3), round(self.frames_made / busy_s, 2) if busy_s else None
-            )
-            for name, (busy_s, waiting_s) in self._stages.items()
-        }
-
-    def limited_by(self) -> str | None:
-        """Return the stage that is busy most of the time; None before the first piece."""
-        return max(self._stages, key=lambda name: self._stages[name][0], default=None)
-
-
 def _parting(manifest: Manifest, jobs: Jobs, cluster: str | None) -> str:
     done = len(manifest.finished)
     at_once = "one after the other" if jobs.count == 1 else f"{jobs.count} at once ({jobs.why})"
     at_once = at_once if cluster is None else f"by the Ray cluster {cluster}"
     earlier = f"; {done} are finished already" if done else ""
     return f"{len(manifest.pieces)} pieces, {at_once}{earlier}"
-
-
-def _of_piece(complete: Complete, piece: Piece) -> tuple[str, ...]:
-    passed = f"{_times(piece)} was let through unprocessed: its process crashed again and again"
-    return (*complete.warnings, *([passed] if complete.passed else []))
-
-
-def _times(piece: Piece) -> str:
-    start_s, end_s = piece.time_range.start_s, piece.time_range.end_s
-    begin = "the beginning" if start_s is None else f"{float(start_s):.3f} s"
-    return f"the piece from {begin} to {'the end' if end_s is None else f'{float(end_s):.3f} s'}"
-
-
-def _explained(error: Exception, piece: Piece) -> Exception:
-    if isinstance(error, StreamderainError):
-        return type(error)(f"{error}. It happened in {_times(piece)}; finished pieces are kept")
-    return error

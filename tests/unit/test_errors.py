@@ -6,7 +6,7 @@ import pytest
 
 from streamderain import errors
 from streamderain.errors import StreamderainError
-from streamderain.jobs.segmented import PieceFailed
+from streamderain.jobs.piece_work import PieceFailed
 from streamderain.media.writing.piece_file import BrokenPiece
 from streamderain.system.process import Crashed
 
