@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_segments import contents
 from tests.support import media
 from tests.support.command import streamderain
+from tests.support.kills import contents
 from tests.support.requirements import require
 
 pytestmark = pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import json
 import os
 import resource
@@ -13,17 +15,21 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
-from tests.integration.test_segments import contents
-from tests.support import media
+from streamderain import run
+from streamderain.errors import OutputFull
+from streamderain.options import EncodeOptions, EngineOptions, RunOptions, WorkOptions
+from tests.support import kills, media
 from tests.support.command import command, streamderain
+from tests.support.kills import contents
 from tests.support.runs import ended, running, wait_until
 
 pytestmark = pytest.mark.slow
 
 FRAMES = 300
 SLOW = ("--engine", "identity", "--codec", "ffv1", "-e", "threads=1", "--segment-length", "1")
-PIECES = 12
 
 
 @pytest.fixture(scope="module")
@@ -62,35 +68,21 @@ def go_on(source: Path, target: Path, *words: str) -> subprocess.CompletedProces
     return done
 
 
-@pytest.mark.parametrize("at", [0, 1, 3, 6, 11])
-def test_a_killed_run_goes_on(long: Path, whole: Path, tmp_path: Path, at: int) -> None:
-    target = tmp_path / "clean.mkv"
-    with running("run", long, "-o", target, *SLOW) as process:
-        wait_until(lambda: begun(target, at) or process.poll() is not None, what=f"{at} pieces")
-        children = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        process.wait()
-    psutil.wait_procs(children, timeout=10)
-    assert not any(child.is_running() for child in children)
-    assert not target.exists()
-    before = packets(target) if at else {}
-    manifest = target.with_name("clean.mkv.pieces") / "manifest.json"
-    finished = len(json.loads(manifest.read_text())["finished"]) if manifest.exists() else 0
-    assert at - 1 <= finished <= PIECES
-    made: dict[str, int] = {}
-    with running("run", long, "-o", target, *SLOW) as process:
-        while process.poll() is None:
-            if begun(target):
-                made |= packets(target)
-            time.sleep(0.01)
-        code, said = ended(process)
-    assert code == 0, said
-    if finished:
-        assert f"{finished} are finished already" in said
-    numbers = sorted(before)[:finished]
-    assert {name: made[name] for name in numbers if name in made} == {name: before[name] for name in numbers}
-    assert contents(target) == contents(whole)
-    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+KILLS = st.builds(kills.Kill, st.sampled_from(kills.VICTIMS), st.floats(0.8, 3.0))
+
+
+def test_runs_that_are_killed_anywhere_end_as_one_go(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A dozen kills; `python -m benchmarks robustness` makes hundreds."""
+    source = kills.source_in_pieces(tmp_path_factory.mktemp("source"))
+    wanted = kills.in_one_go(source, source.with_name("whole.mkv"))
+
+    @settings(max_examples=4, deadline=None, phases=[Phase.generate], derandomize=True, database=None)
+    @given(st.lists(KILLS, min_size=3, max_size=3))
+    def tried(points: list[kills.Kill]) -> None:
+        target = tmp_path_factory.mktemp("killed") / "clean.mkv"
+        assert kills.killed_and_resumed(source, wanted, target, points) == []
+
+    tried()
 
 
 def test_an_interrupt_keeps_the_pieces_and_tells_how_to_go_on(
@@ -220,6 +212,35 @@ def test_a_full_disk_keeps_what_is_whole(long: Path, whole: Path, tmp_path: Path
     assert "ulimit -f" in said
     assert not target.exists()
     assert go_on(long, target).returncode == 0
+    assert contents(target) == contents(whole)
+
+
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_a_disk_that_is_full_when_the_manifest_is_written(
+    long: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    target = tmp_path / "clean.mkv"
+    write, written = Path.write_text, itertools.count()
+
+    def full(path: Path, *arguments: str, **named: str) -> int:
+        if path.name.startswith("manifest") and next(written) == number:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OutputFull, match=r"no room to write .*manifest"):
+        run(
+            long,
+            target,
+            options=RunOptions(
+                engine=EngineOptions(engine="identity"),
+                encode=EncodeOptions(codec="ffv1", extra={"threads": "1"}),
+                work=WorkOptions(segment_length_s=1.0),
+            ),
+        )
+    assert not target.exists()
+    done = go_on(long, target)
+    assert done.returncode == 0, done.stderr.decode()
     assert contents(target) == contents(whole)
 
 

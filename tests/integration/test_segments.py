@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -17,6 +16,7 @@ from streamderain import run
 from streamderain.events import Event, Started
 from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunOptions, WorkOptions
 from tests.support import media
+from tests.support.kills import contents
 from tests.support.models import small_deep
 
 LOSSLESS = EncodeOptions(codec="ffv1", overwrite=True)
@@ -108,22 +108,6 @@ def derained(source: Path, target: Path, wanted: RunOptions) -> list[Event]:
     report = run(source, target, options=wanted, observer=events.append)
     assert report.exit_code == 0
     return events
-
-
-def contents(path: Path) -> dict[str, Any]:
-    """Everything that is in a file: packets of each stream with their times, tags, chapters, frames."""
-    with av.open(str(path)) as container:
-        found: dict[str, Any] = {
-            "tags": dict(container.metadata),
-            "chapters": container.chapters(),
-            "streams": [(s.type, s.time_base, s.start_time, dict(s.metadata)) for s in container.streams],
-            "packets": [
-                (p.stream_index, p.pts, p.dts, p.duration, hashlib.sha256(bytes(p)).hexdigest())
-                for p in container.demux()
-                if p.size
-            ],
-        }
-    return found
 
 
 def pieces_of(events: list[Event]) -> str:
