@@ -21,17 +21,14 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RaySystemEr
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from streamderain.closable import Closable
-from streamderain.errors import ConfigError, EngineError, PipelineError, StreamderainError
+from streamderain.errors import ConfigError, EngineError, StreamderainError
 from streamderain.events import Complete
 from streamderain.jobs.manifest import fingerprint
-from streamderain.jobs.pool import News, Order, engine_for, make
+from streamderain.jobs.pool import News, Order, PieceMaker
 from streamderain.media.reading.sources import SourceSpec
-from streamderain.media.track import CannotBeCut
 from streamderain.models import ModelCard, load_model
 from streamderain.options import RunOptions
-from streamderain.runtime.base import Engine
 from streamderain.system.machine import version
-from streamderain.system.process import portable
 
 CORES_AN_ACTOR = 4
 """Processor cores that an actor asks for on nodes without a GPU, or all that the smallest of them has."""
@@ -85,6 +82,7 @@ class ClusterPool(Closable):
         self._busy: dict[Any, tuple[Any, Order, str]] = {}
         self._free: list[tuple[Any, str]] = []
         self._checked: set[str] = set()
+        self._refused: dict[str, str] = {}
         self._looked = 0.0
         try:
             _require_answer(address)
@@ -132,7 +130,7 @@ class ClusterPool(Closable):
 
     def notes(self) -> list[str]:
         """See `streamderain.jobs.pool.Pool`."""
-        return []
+        return [f"a node that joined was left out: {fault}" for fault in self._refused.values()]
 
     def close(self) -> None:
         """See `streamderain.jobs.pool.Pool`; the cluster itself goes on."""
@@ -147,9 +145,19 @@ class ClusterPool(Closable):
     def _look_for_nodes(self) -> None:
         """Check nodes that were not there before, and start as many actors on each as it holds."""
         self._looked = time.monotonic()
-        living = _living()
+        living = {name: node for name, node in _living().items() if name not in self._refused}
         new = {name: node for name, node in living.items() if name not in self._checked}
-        self._check(new)
+        faults = self._faults_of(new)
+        if faults and not self._checked:
+            raise ConfigError(
+                f"the cluster cannot work on {self._spec.name}: {'; '.join(faults.values())}. Every "
+                "node needs the same streamderain, and source and target under the same path (a shared file "
+                "system)"
+            )
+        # One that joins later with a fault is no reason to end what the others do.
+        self._refused |= faults
+        for name in faults:
+            del new[name], living[name]
         self._free = [(actor, node) for actor, node in self._free if node in living]
         for name, node in new.items():
             self._checked.add(name)
@@ -170,12 +178,10 @@ class ClusterPool(Closable):
                 "and give the command again: finished pieces are kept"
             )
 
-    def _check(self, nodes: dict[str, Any]) -> None:
-        """Ask each node whether it sees the files, and has this version and this model.
-
-        Raises:
-            ConfigError: Some do not; all of them are named.
-        """
+    def _faults_of(self, nodes: dict[str, Any]) -> dict[str, str]:
+        """Ask nodes whether they see the files, and have this version and model; return what is wrong."""
+        if not nodes:
+            return {}
         probe = self._folder / f"{_PROBE}-{time.time_ns()}"
         probe.write_text(_VERSION)
         try:
@@ -191,18 +197,14 @@ class ClusterPool(Closable):
                 "version": _VERSION,
                 "model": self._model.sha256,
             }
-            faults = [
-                f"{nodes[name]['NodeManagerHostname']}: {fault}"
-                for name, reference in asked.items()
-                for fault in self._faults(reference, wanted)
-            ]
+            found = {name: list(self._faults(reference, wanted)) for name, reference in asked.items()}
         finally:
             probe.unlink(missing_ok=True)
-        if faults:
-            raise ConfigError(
-                f"the cluster cannot work on {self._spec.name}: {'; '.join(faults)}. Every node needs the "
-                "same streamderain, and source and target under the same path (a shared file system)"
-            )
+        return {
+            name: f"{nodes[name]['NodeManagerHostname']}: {', '.join(faults)}"
+            for name, faults in found.items()
+            if faults
+        }
 
     def _faults(self, reference: Any, wanted: dict[str, Any]) -> Iterator[str]:
         try:
@@ -296,18 +298,8 @@ class _PieceActor:
     """Makes pieces, one after the other, with one engine."""
 
     def __init__(self, spec: SourceSpec, targets: list[str], options: RunOptions) -> None:
-        self._spec, self._targets, self._options = spec, targets, options
-        self._engines: dict[bool, Engine] = {}
+        self._maker = PieceMaker(spec, targets, options)
 
     def make(self, order: Order) -> Complete | Exception:
-        """Make a piece; return what was done, or why it cannot be."""
-        try:
-            if order.passes not in self._engines:
-                self._engines[order.passes] = engine_for(order, self._options)
-            return make(order, self._spec, self._targets, self._options, self._engines[order.passes])
-        except CannotBeCut as error:
-            return error
-        except StreamderainError as error:
-            return portable(error)
-        except Exception as error:
-            return PipelineError(f"a piece failed: {error!r}; please report it")
+        """See `PieceMaker.make`."""
+        return self._maker.make(order)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Protocol
 
 import psutil
 
@@ -233,64 +233,69 @@ def _serve(
     share_arenas()
     # Ctrl-C reaches every process of the terminal; whoever asked ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    engines: dict[bool, Engine] = {}
-    try:
-        while True:
-            order = connection.recv()
-            connection.send(_answer(connection, order, spec, targets, options, engines))
-    except (EOFError, OSError):
-        pass  # nobody asks any more
-    finally:
-        for engine in engines.values():
-            engine.close()
+    maker = PieceMaker(spec, targets, options)
 
-
-def engine_for(order: Order, options: RunOptions) -> Engine:
-    """Open the engine that an order needs."""
-    if order.passes:
-        return IdentityEngine(load_model(options.engine.model))
-    return open_engine(options.engine)
-
-
-def _answer(
-    connection: Connection,
-    order: Order,
-    spec: SourceSpec,
-    targets: list[str],
-    options: RunOptions,
-    engines: dict[bool, Engine],
-) -> tuple[str, Any]:
     def tell(event: Event) -> None:
         if isinstance(event, Progress):
             connection.send(("progress", event.frames_out))
 
     try:
-        if order.passes not in engines:
-            engines[order.passes] = engine_for(order, options)
-        return "done", make(order, spec, targets, options, engines[order.passes], tell)
-    except CannotBeCut as error:
-        return "error", error
-    except StreamderainError as error:
-        return "error", portable(error)
-    except Exception as error:
-        return "error", PipelineError(f"a piece failed: {error!r}; please report it")
+        while True:
+            order = connection.recv()
+            result = maker.make(order, tell)
+            connection.send(("done" if isinstance(result, Complete) else "error", result))
+    except (EOFError, OSError):
+        pass  # nobody asks any more
+    finally:
+        maker.close()
 
 
-def make(
-    order: Order,
-    spec: SourceSpec,
-    targets: list[str],
-    options: RunOptions,
-    engine: Engine,
-    tell: Observer = lambda event: None,
-) -> Complete:
-    """Derain a piece.
+class PieceMaker(Closable):
+    """Makes pieces, one after the other, with one engine.
 
-    Raises:
-        CannotBeCut: It has no beginning of its own.
-        StreamderainError: It cannot be done.
+    Args:
+        spec: The source.
+        targets: Of the whole run.
+        options: Of the run.
     """
-    job = Job(spec, targets, options=options, engine=engine, piece=order.piece)
-    complete = job.run(tell, threading.Event())
-    assert complete is not None, "nobody stops it"
-    return replace(complete, passed=complete.frames_out if order.passes else complete.passed)
+
+    def __init__(self, spec: SourceSpec, targets: Sequence[str], options: RunOptions) -> None:
+        self._spec, self._targets, self._options = spec, list(targets), options
+        self._engines: dict[bool, Engine] = {}
+
+    def make(self, order: Order, tell: Observer = lambda event: None) -> Complete | Exception:
+        """Make a piece; return what was done, or why it cannot be, so that it can be sent elsewhere.
+
+        Args:
+            order: Which.
+            tell: Receives events on the way.
+        """
+        try:
+            job = Job(
+                self._spec,
+                self._targets,
+                options=self._options,
+                engine=self._engine(passes=order.passes),
+                piece=order.piece,
+            )
+            complete = job.run(tell, threading.Event())
+        except CannotBeCut as error:
+            return error
+        except StreamderainError as error:
+            return portable(error)
+        except Exception as error:
+            return PipelineError(f"a piece failed: {error!r}; please report it")
+        assert complete is not None, "nobody stops it"
+        return replace(complete, passed=complete.frames_out if order.passes else complete.passed)
+
+    def close(self) -> None:
+        """Close what was opened. Idempotent."""
+        for engine in self._engines.values():
+            engine.close()
+
+    def _engine(self, *, passes: bool) -> Engine:
+        if passes not in self._engines:
+            chosen = self._options.engine
+            engine = IdentityEngine(load_model(chosen.model)) if passes else open_engine(chosen)
+            self._engines[passes] = engine
+        return self._engines[passes]

@@ -154,6 +154,32 @@ def test_what_is_missing_on_a_node_is_named(source: Path, tmp_path: Path) -> Non
     assert "shared file system" in told["error"]
 
 
+def test_a_node_that_joins_with_a_fault_is_left_out(source: Path, whole: Path, tmp_path: Path) -> None:
+    target = tmp_path / "clean.mkv"
+    told = script(
+        """
+        from streamderain.jobs import cluster as room
+        room._LOOK_EVERY_S = 0.0
+        seen = {"version": "0.0.9", "source": None, "folder": None, "model": "no such model"}
+        joined = []
+
+        def watch(event):
+            if isinstance(event, Progress) and event.frames_out > 60 and not joined:
+                room._look = ray.remote(num_cpus=0)(lambda *asked: seen)
+                joined.append(cluster.add_node(num_cpus=1))
+
+        report = run(source, target, options=options(), observer=watch)
+        print(json.dumps({"warnings": report.to_json()["warnings"], "joined": len(joined)}))
+        """,
+        source,
+        target,
+    )
+    assert told["joined"] == 1
+    (words,) = [words for words in told["warnings"] if "a node that joined was left out" in words]
+    assert "it has streamderain 0.0.9" in words
+    assert contents(target) == contents(whole)
+
+
 def test_a_cluster_that_does_not_answer(source: Path, tmp_path: Path) -> None:
     for address in ("auto", "ray://127.0.0.1:1"):
         outcome = streamderain(
