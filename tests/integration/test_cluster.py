@@ -134,6 +134,56 @@ def test_a_cluster_run_is_finished_without_one_and_the_other_way_round(
     assert contents(target) == contents(whole)
 
 
+@pytest.mark.parametrize("victim", ["driver", "actor"])
+def test_a_process_of_the_cluster_is_killed(source: Path, whole: Path, tmp_path: Path, victim: str) -> None:
+    target = tmp_path / "clean.mkv"
+    told = script(
+        """
+        import os, psutil, signal, subprocess
+        words = [sys.executable, "-m", "streamderain", "run", source, "-o", target, "--engine", "identity",
+                 "--codec", "ffv1", "--segment-length", "1", "--cluster", "auto"]
+
+        def finished():
+            try:
+                return len(json.load(open(f"{target}.pieces/manifest.json"))["finished"])
+            except FileNotFoundError:
+                return 0
+
+        def actors():
+            # Ray names the processes of its workers by what they do.
+            return [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"][:1]
+                    and p.info["cmdline"][0].startswith("ray::_PieceActor")]
+
+        driver = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        limit = time.monotonic() + 90
+        while finished() < 3 and time.monotonic() < limit:
+            time.sleep(0.02)
+        if VICTIM == "driver":
+            driver.kill()
+        else:
+            actors()[0].kill()
+        said = driver.communicate(timeout=120)[1]
+        before = finished()
+        again = subprocess.run(words, stderr=subprocess.PIPE, text=True, timeout=120)
+        told = {"code": driver.returncode, "said": said, "before": before}
+        print(json.dumps(told | {"again": again.returncode, "said again": again.stderr}))
+        """.replace("VICTIM", repr(victim)),
+        source,
+        target,
+        head_cpus=2,
+    )
+    if victim == "driver":
+        assert told["code"] == -9
+        assert told["before"] >= 3
+        assert told["again"] == 0, told
+        assert "are finished already" in told["said again"]
+    else:
+        assert told["code"] == 0, told["said"]
+        assert told["again"] == 2, "its target is there"
+    assert contents(target) == contents(whole)
+    assert not target.with_name("clean.mkv.pieces").exists()
+
+
 def test_what_is_missing_on_a_node_is_named(source: Path, tmp_path: Path) -> None:
     told = script(
         """
