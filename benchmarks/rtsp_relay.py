@@ -134,13 +134,16 @@ class Relay:
             return
 
         async def close() -> None:
-            self._server.close()
+            # A server that is closed while it accepts a connection forgets that one's socket
+            # (`Server._attach` asserts that it is open): no more are accepted first, then it is closed.
+            for listening in self._server.sockets:
+                self._loop.remove_reader(listening.fileno())
             last = self._loop.time() + 2.0
-            # A connection that is being accepted becomes a task only now: until none is left.
             while (tasks := asyncio.all_tasks() - {asyncio.current_task()}) and self._loop.time() < last:
                 for writer in list(self._writers):
                     writer.transport.abort()
                 await asyncio.wait(tasks, timeout=0.1)
+            self._server.close()
 
         self._wait(close())
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -9,7 +9,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 
 import av
@@ -45,7 +46,8 @@ class Puller:
         self._thread.start()
 
     def _pull(self) -> None:
-        with urllib.request.urlopen(self._address, timeout=60) as stream:
+        # Hung up on in the middle, as by a site that is killed: it has ended as well, and `ended` tells.
+        with suppress(HTTPException, OSError), urllib.request.urlopen(self._address, timeout=60) as stream:
             while not self._stop.is_set() and (data := stream.read1(1 << 16)):
                 self.parts.append((time.monotonic(), data))
         self.ended = not self._stop.is_set()
