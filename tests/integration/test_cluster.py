@@ -139,7 +139,7 @@ def test_a_process_of_the_cluster_is_killed(source: Path, whole: Path, tmp_path:
     target = tmp_path / "clean.mkv"
     told = script(
         """
-        import os, psutil, signal, subprocess
+        import psutil, subprocess
         words = [sys.executable, "-m", "streamderain", "run", source, "-o", target, "--engine", "identity",
                  "--codec", "ffv1", "--segment-length", "1", "--cluster", "auto"]
 
