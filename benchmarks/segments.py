@@ -98,7 +98,7 @@ def _ledger_ms(folder: Path) -> float:
         for number in range(1000):
             name = f"{number // 100}/{number}.mp4"
             started = time.perf_counter()
-            claim = ledger.claim(name)
+            claim = ledger.claim(name, str(folder / name))
             assert claim is not None
             ledger.settle(claim, Row(name, "done"))
             taken.append(time.perf_counter() - started)

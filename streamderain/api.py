@@ -7,6 +7,7 @@ Everything here takes the same options as the command line and raises the errors
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,12 +15,13 @@ from pathlib import Path
 
 from streamderain.errors import ConfigError
 from streamderain.events import Observer
+from streamderain.jobs import segmented
 from streamderain.jobs.archive import archive_of, run_at_once
 from streamderain.jobs.files import FilesJob
-from streamderain.jobs.ledger import Ledger, done_in
+from streamderain.jobs.ledger import Ledger, is_done_in
 from streamderain.jobs.plan import choose_model, plan_run
 from streamderain.jobs.report import FileResult, RunReport
-from streamderain.media.reading.sources import find_sources
+from streamderain.media.reading.sources import SourceSpec, find_sources
 from streamderain.options import RunOptions, parse_shard
 from streamderain.pipeline.protocols import Tap
 from streamderain.runtime.registry import open_engine
@@ -74,8 +76,9 @@ def run(
         specs = specs[first::count]
         if not specs:
             return RunReport((), "", "", "", "", "")
-    is_done = done_in(archive) if archive is not None else lambda name: False
-    plan = plan_run(sources, specs, names, options, is_done=is_done)
+    plan = plan_run(
+        sources, specs, names, options, is_done=functools.partial(_is_done, options=options, archive=archive)
+    )
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(plan.remove_empty_folders)
         ledger = None
@@ -89,6 +92,14 @@ def run(
         engine = cleanup.enter_context(open_engine(chosen))
         engine.reason = "; ".join(filter(None, (engine.reason, why)))
         return FilesJob(plan, options, engine, tell, stop, tap, ledger).run()
+
+
+def _is_done(spec: SourceSpec, targets: Sequence[str], *, options: RunOptions, archive: Path | None) -> bool:
+    """Return whether earlier runs are known to have made a file's targets whole."""
+    if segmented.is_whole(spec, targets, options):
+        return True
+    overwrite = options.encode.overwrite
+    return archive is not None and is_done_in(archive, spec.name, targets[0], overwrite=overwrite)
 
 
 def _text(path: str | Path) -> str:

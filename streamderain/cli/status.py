@@ -38,7 +38,8 @@ def status_command(*, target: str, json_path: str | None, overwrite: bool, quiet
 
 def time_left_s(rows: Sequence[Row]) -> float | None:
     """Return how long the rest takes at the speed of what is done, in seconds; None while nobody knows."""
-    done = [row for row in rows if row.state == "done"]
+    # Of a process that was killed right after it had named a result, nobody knows how long it took.
+    done = [row for row in rows if row.state == "done" and row.elapsed_s]
     took_s, worked = sum(row.elapsed_s for row in done), sum(row.bytes for row in done)
     running = sum(row.state == "running" for row in rows)
     left = sum(row.bytes for row in rows if row.state in ("open", "running"))

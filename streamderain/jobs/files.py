@@ -61,6 +61,8 @@ class FilesJob:
         for position, planned in enumerate(self._plan.files):
             if not planned.targets:
                 spec, count = planned.spec, len(self._plan.files)
+                if self._ledger is not None:
+                    self._ledger.note_done(spec.name, planned.there[0], spec.size_bytes)
                 self._add(Skipped(spec.name, spec.place, position + 1, count, planned.there))
                 continue
             if self._stop.is_set() or not self._taken_up(position, planned):
@@ -72,7 +74,9 @@ class FilesJob:
         if self._ledger is None:
             return self._derained(position, planned)
         spec = planned.spec
-        claim = self._ledger.claim(spec.name, retry_failed=self._options.work.retry_failed)
+        claim = self._ledger.claim(
+            spec.name, planned.targets[0], retry_failed=self._options.work.retry_failed
+        )
         if claim is None:
             row = self._ledger.row(spec.name)
             why = {

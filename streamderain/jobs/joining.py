@@ -27,6 +27,7 @@ def join(
     outputs: Sequence[MediaOutput],
     pieces: Sequence[Path],
     goes_on: Callable[[], bool],
+    hold: Callable[[str], None],
 ) -> tuple[TargetResult, ...] | None:
     """Write the targets.
 
@@ -35,6 +36,7 @@ def join(
         outputs: Open; their encoders encoded nothing, they tell of the streams.
         pieces: The pieces in order; see `packet_path`.
         goes_on: Asked now and then; where it says no, what is written is given up.
+        hold: Told the paths of all that is written, before any of it gets its name.
 
     Returns:
         What became of each target; None where it was given up.
@@ -59,6 +61,9 @@ def join(
                 if not goes_on():
                     _abort(outlets)
                     return None
+        for outlet in outlets:
+            if outlet.partial is not None:
+                hold(outlet.partial)
         for outlet in outlets:
             outlet.finish()
     except BaseException:

@@ -16,7 +16,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,20 +63,38 @@ class Row:
     elapsed_s: float = 0.0
 
 
-def done_in(target: Path) -> Callable[[str], bool]:
-    """Return what tells, by the name of its result, whether a source of an archive is done."""
-    if not (target / FOLDER).is_dir():
-        return lambda name: False
+def is_done_in(archive: Path, name: str, target: str, *, overwrite: bool = False) -> bool:
+    """Return whether a source of an archive is done.
 
-    def is_done(name: str) -> bool:
-        return _path(target / FOLDER, name, "done").exists() and os.path.lexists(target / name)
-
-    return is_done
+    Args:
+        archive: The target folder.
+        name: Of the result, relative to it.
+        target: Where the result lies.
+        overwrite: Whether a result that its process had no time to note as done is made anew.
+    """
+    ledger = archive / FOLDER
+    if not os.path.lexists(target):
+        return False
+    if _path(ledger, name, "done").exists():
+        return True
+    # What was not there when it was taken up got its name since then, and only whole results get one.
+    first = _read(_path(ledger, name, "claim-1"))
+    return first is not None and first.get("was_there") is False and not overwrite
 
 
 def _path(folder: Path, name: str, suffix: str) -> Path:
     key = hashlib.sha256(os.fsencode(name)).hexdigest()[:24]
     return folder / f"{key}.{suffix}"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}  # being filled at this moment
+    return found
 
 
 class Ledger(Closable):
@@ -139,36 +157,44 @@ class Ledger(Closable):
 
     def row(self, name: str) -> Row:
         """Return what is known of a source, by the name of its result."""
-        done = self._read(self._path(name, "done"))
+        done = _read(self._path(name, "done"))
         if done is not None:
             return Row(name, "done", **done)
         number = self._latest(name)
         if not number:
             return Row(name, "open")
-        failed = self._read(self._path(name, f"failed-{number}"))
+        failed = _read(self._path(name, f"failed-{number}"))
         if failed is not None:
             return Row(name, "failed", **failed)
         claim = self._path(name, f"claim-{number}")
-        told = self._read(claim) or {}
+        told = _read(claim) or {}
         running = not self._is_gone(told) and self._is_fresh(claim)
         return Row(name, "running" if running else "open", told.get("owner", ""))
 
-    def claim(self, name: str, *, retry_failed: bool = False) -> Claim | None:
+    def claim(self, name: str, target: str, *, retry_failed: bool = False) -> Claim | None:
         """Take a source up; return None where somebody else has it, or it is done or failed.
+
+        What is done is taken up again where the result was removed since then.
 
         Args:
             name: Of its result.
+            target: Where its result lies.
             retry_failed: Take up what failed as well.
 
         Raises:
             OutputFull: The disk is full.
         """
+        was_there = os.path.lexists(target)
         state = self.row(name).state
+        if state == "done" and not was_there:
+            self._path(name, "done").unlink(missing_ok=True)
+            state = "open"
         if state not in ("open", "failed") or (state == "failed" and not retry_failed):
             return None
         number = self._latest(name) + 1
         claim = self._path(name, f"claim-{number}")
-        if not self._created(claim, {"name": name, "owner": self._owner, **self._process}):
+        told = {"name": name, "owner": self._owner, **self._process, "was_there": was_there}
+        if not self._created(claim, told):
             return None
         with self._lock:
             self._held.add(claim)
@@ -183,12 +209,22 @@ class Ledger(Closable):
         Raises:
             OpenError: No run has noted them yet.
         """
-        plan = self._read(self._folder / _PLAN)
+        plan = _read(self._folder / _PLAN)
         if plan is None:
             raise OpenError(f"{self._folder} holds no list of files yet; ask again once the run has begun")
         for name, size in plan["files"].items():
             row = self.row(name)
             yield row if row.bytes else Row(**{**asdict(row), "bytes": size})
+
+    def note_done(self, name: str, target: str, size_bytes: int) -> None:
+        """Note that a source is done whose process had no time for it; one that still works on it has.
+
+        Raises:
+            OutputFull: The disk is full.
+        """
+        claim = self.claim(name, target, retry_failed=True)
+        if claim is not None:
+            self.settle(claim, Row(name, "done", bytes=size_bytes))
 
     def settle(self, claim: Claim, row: Row) -> bool:
         """Note how a claim ended; return whether it was still held."""
@@ -266,16 +302,6 @@ class Ledger(Closable):
             new.unlink(missing_ok=True)
             raise write_error(error, path=str(new), where=self._folder) from error
         return new
-
-    @staticmethod
-    def _read(path: Path) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
-            return {}  # being filled at this moment
-        return found
 
     def _touch(self) -> None:
         while not self._done.wait(_TOUCH_S):

@@ -25,7 +25,7 @@ from streamderain.errors import ConfigError, OpenError
 from streamderain.media.reading.piece import Piece
 from streamderain.media.reading.trim import TimeRange
 from streamderain.media.writing.outputs import packet_path
-from streamderain.media.writing.sink import write_error
+from streamderain.media.writing.sink import sync_folder, write_error
 from streamderain.models import ModelCard
 from streamderain.options import RunOptions
 from streamderain.system.files import written_whole
@@ -34,6 +34,7 @@ VERSION = 1
 
 _NAME = "manifest.json"
 _LOCK = "lock"
+_HELD = ".held"
 _SAMPLES, _SAMPLE_BYTES = 16, 1 << 16
 
 _FREE = {"threads", "device", "hwaccel", "overwrite", "skip_existing"}
@@ -94,6 +95,11 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else str(value)
 
 
+def folder_of(target: Path) -> Path:
+    """Return the folder that holds the pieces of a run with this first target, as long as it is not whole."""
+    return target.with_name(f"{target.name}.pieces")
+
+
 class Manifest(Closable):
     """The pieces of one target: which there are, and which are whole.
 
@@ -110,7 +116,7 @@ class Manifest(Closable):
     """
 
     def __init__(self, target: Path) -> None:
-        self.folder = target.with_name(f"{target.name}.pieces")
+        self.folder = folder_of(target)
         self._target = target
         self.pieces: tuple[Piece, ...] = ()
         self._groups = 1
@@ -235,6 +241,33 @@ class Manifest(Closable):
         self._finished.pop(number, None)
         self._write()
 
+    def hold(self, partial: str) -> None:
+        """Keep a second name of what a target will be, which tells `named` later on; call it right before.
+
+        Without hard links (FAT, some network shares) nothing is kept, and a run that is killed at this moment
+        leaves its folder behind.
+        """
+        with contextlib.suppress(OSError):
+            os.link(partial, self.folder / f"{len(list(self._held()))}{_HELD}")
+            sync_folder(self.folder)
+
+    def named(self, targets: Sequence[Path]) -> list[Path]:
+        """Return which targets a run that was killed then had given their names: they are what it held."""
+        held = [path.stat() for path in self._held()]
+        return [
+            target
+            for target in targets
+            if target.exists() and any(os.path.samestat(target.stat(), one) for one in held)
+        ]
+
+    def release(self) -> None:
+        """Forget what was held. Idempotent."""
+        for path in self._held():
+            path.unlink(missing_ok=True)
+
+    def _held(self) -> Iterator[Path]:
+        return self.folder.glob(f"*{_HELD}")
+
     def remove(self) -> None:
         """Remove the folder: the target is whole, or nothing was begun. Idempotent."""
         if not self.folder.is_dir():
@@ -256,6 +289,7 @@ class Manifest(Closable):
         for path in self.folder.iterdir():
             if path.name != _LOCK and (path.suffix == ".packets" or path.name.startswith(_NAME)):
                 path.unlink(missing_ok=True)
+        self.release()  # at the very end: until then it can be told whose the targets are
 
     def _write(self) -> None:
         told = {

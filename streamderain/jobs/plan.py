@@ -59,7 +59,7 @@ def plan_run(
     targets: Sequence[str],
     options: RunOptions,
     *,
-    is_done: Callable[[str], bool] = lambda name: False,
+    is_done: Callable[[SourceSpec, Sequence[str]], bool] = lambda spec, targets: False,
 ) -> Plan:
     """Pair every file of a source with its targets.
 
@@ -69,7 +69,7 @@ def plan_run(
         targets: As the user wrote them. A folder takes files under their own names, but the pictures of a
             numbered run as pictures.
         options: All options of the run.
-        is_done: Tells of names whether their results are known to be whole.
+        is_done: Tells of a file and its targets whether these are known to be whole.
 
     Raises:
         ConfigError: There is no target, one cannot be, or one would cost a file.
@@ -87,7 +87,8 @@ def plan_run(
     for spec in specs:
         wanted = [_in_folder(target, spec) if target in folders else target for target in targets]
         skips = options.encode.skip_existing
-        there = tuple(t for t in wanted if is_done(spec.name) or (skips and is_there(t)))
+        done = is_done(spec, wanted)
+        there = tuple(target for target in wanted if done or (skips and is_there(target)))
         files.append(Planned(spec, [target for target in wanted if target not in there], there))
     places = set(folders)
     if options.read.recursive:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +15,7 @@ from streamderain.addresses import redact_address
 from streamderain.errors import ConfigError, MediaError
 from streamderain.events import Complete, Observer, Started, TargetResult
 from streamderain.jobs.joining import join
-from streamderain.jobs.manifest import Manifest, identity
+from streamderain.jobs.manifest import Manifest, folder_of, identity
 from streamderain.jobs.piece_work import PieceWork
 from streamderain.jobs.pool import Jobs, LocalPool, Pool
 from streamderain.jobs.segments import part
@@ -25,8 +26,9 @@ from streamderain.media.reading.sources import SourceSpec, open_source
 from streamderain.media.track import CannotBeCut
 from streamderain.media.writing.outputs import open_outputs
 from streamderain.media.writing.piece_file import BrokenPiece
+from streamderain.media.writing.sink import remove_dead_partials
 from streamderain.media.writing.target import parse_target
-from streamderain.models import ModelCard
+from streamderain.models import ModelCard, chosen_model, load_model
 from streamderain.options import RunOptions
 from streamderain.pipeline.cuts import lead_of
 from streamderain.runtime.base import Engine
@@ -75,6 +77,38 @@ def why_not(spec: SourceSpec, targets: Sequence[str], options: RunOptions) -> st
     if encode.max_bitrate is not None or {"b", "bit_rate", "maxrate"} & set(encode.extra):
         return "an encoder that has to keep a bit rate looks at the whole file"
     return ""
+
+
+def is_whole(spec: SourceSpec, targets: Sequence[str], options: RunOptions) -> bool:
+    """Return whether this run was killed when its targets were whole, and remove what it left beside them.
+
+    Where it was killed when it had named some of several targets, these lose their names again: all pieces
+    are there, and joining them makes the same files.
+    """
+    if options.encode.overwrite or options.work.restart:
+        return False
+    if not folder_of(Path(os.path.realpath(targets[0]))).is_dir() or why_not(spec, targets, options):
+        return False
+    paths = [Path(parse_target(target, options.encode).path) for target in targets]
+    model = chosen_model(options.engine.model, {spec.kind})
+    options = replace(options, engine=replace(options.engine, model=model))
+    wanted = identity(spec.paths[0], [Path(target) for target in targets], options, load_model(model))
+    # Refused are living runs and other options: nothing of theirs is touched.
+    with suppress(ConfigError), Manifest(paths[0]) as manifest:
+        named = manifest.named(paths)
+        if not named:
+            return False
+        if not manifest.resume(wanted, restart=False):
+            manifest.remove()  # it was at removing it
+            return False
+        if len(named) == len(paths):
+            for path in paths:
+                remove_dead_partials(path)
+            manifest.remove()
+            return True
+        for path in named:
+            path.unlink()
+    return False
 
 
 class SegmentedJob:
@@ -244,7 +278,12 @@ class SegmentedJob:
                 for encoder in output.encoders:
                     cleanup.callback(encoder.close)
             paths = [manifest.path(piece) for piece in manifest.pieces]
-            results = join(source, outputs, paths, lambda: not stop.is_set())
+            manifest.release()  # of a run that was killed when it had joined them
+            try:
+                results = join(source, outputs, paths, lambda: not stop.is_set(), manifest.hold)
+            except BaseException:
+                manifest.release()
+                raise
             self._ending = source.damage.texts()
             return results
 

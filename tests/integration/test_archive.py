@@ -153,6 +153,60 @@ def test_a_killed_process_leaves_its_file_to_others(archive: Path, tmp_path: Pat
     assert results(clean) == WANTED
 
 
+def left_at_the_end(clean: Path, name: str) -> None:
+    """Leave a file as a process does that is killed when it has named its result: nothing more was noted."""
+    for path in (clean / FOLDER).glob("*.done"):
+        claim = json.loads(path.with_suffix(".claim-1").read_text())
+        if claim["name"] == name:
+            path.unlink()
+            os.utime(path.with_suffix(".claim-1"), (0, 0))
+            return
+    raise AssertionError(f"{name} was not done")
+
+
+def test_a_process_that_is_killed_before_it_notes_what_is_whole(archive: Path, tmp_path: Path) -> None:
+    clean = tmp_path / "clean"
+    words = ("run", archive, "-o", f"{clean}/", "--recursive", *FAST)
+    assert streamderain(*words).code == 0
+    left_at_the_end(clean, "2023/b.mkv")
+    inode = (clean / "2023" / "b.mkv").stat().st_ino
+    assert status(clean)["counts"] == {"done": 5, "running": 0, "failed": 0, "open": 1}
+    again = streamderain(*words, "--json", "-q")
+    assert again.code == 0, again.err
+    assert {file["result"] for file in again.summary["files"]} == {"skipped"}
+    assert status(clean)["counts"]["done"] == 6
+    assert (clean / "2023" / "b.mkv").stat().st_ino == inode
+    left_at_the_end(clean, "2023/b.mkv")
+    assert streamderain(*words, "--overwrite").code == 0
+    assert (clean / "2023" / "b.mkv").stat().st_ino != inode
+    assert status(clean)["counts"]["done"] == 6
+
+
+def test_a_file_that_was_there_before_is_nobodys_result(archive: Path, tmp_path: Path) -> None:
+    clean = tmp_path / "clean"
+    words = ("run", archive, "-o", f"{clean}/", "--recursive", *FAST)
+    clean.mkdir()
+    (clean / "a.mp4").write_bytes(b"the user's own")
+    assert streamderain(*words, "--overwrite").code == 0
+    left_at_the_end(clean, "a.mp4")
+    again = streamderain(*words)
+    assert again.code == 2
+    assert "a.mp4 exists" in again.err
+
+
+def test_a_result_that_was_removed_is_made_again(archive: Path, tmp_path: Path) -> None:
+    clean = tmp_path / "clean"
+    words = ("run", archive, "-o", f"{clean}/", "--recursive", *FAST)
+    assert streamderain(*words).code == 0
+    (clean / "2024" / "d.mp4").unlink()
+    again = streamderain(*words, "--json", "-q")
+    assert again.code == 0, again.err
+    made = [file["path"] for file in again.summary["files"] if file["result"] == "complete"]
+    assert made == ["2024/d.mp4"] or made == [str(archive / "2024" / "d.mp4")]
+    assert results(clean) == WANTED
+    assert status(clean)["counts"]["done"] == 6
+
+
 def test_shards_part_the_files_without_a_ledger(archive: Path, tmp_path: Path) -> None:
     clean = tmp_path / "clean"
     done: list[str] = []
@@ -185,16 +239,16 @@ def test_what_recursive_cannot_be_used_for(archive: Path, tmp_path: Path) -> Non
 
 def test_a_claim_that_nobody_touches_is_taken_over_once(tmp_path: Path) -> None:
     with Ledger(tmp_path) as first, Ledger(tmp_path) as second, Ledger(tmp_path) as third:
-        claim = first.claim("a.mp4")
+        claim = first.claim("a.mp4", str(tmp_path / "a.mp4"))
         assert claim is not None
-        assert second.claim("a.mp4") is None
+        assert second.claim("a.mp4", str(tmp_path / "a.mp4")) is None
         assert second.row("a.mp4").state == "running"
         old = time.time() - 2 * LEASE_S
         os.utime(claim.path, (old, old))
         assert second.row("a.mp4").state == "open"
-        taken = second.claim("a.mp4")
+        taken = second.claim("a.mp4", str(tmp_path / "a.mp4"))
         assert taken is not None
-        assert third.claim("a.mp4") is None
+        assert third.claim("a.mp4", str(tmp_path / "a.mp4")) is None
         # The first one was only slow: what it says comes too late.
         assert not first.settle(claim, Row("a.mp4", "failed", error="late"))
         assert second.settle(taken, Row("a.mp4", "done", frames=3))
@@ -203,7 +257,7 @@ def test_a_claim_that_nobody_touches_is_taken_over_once(tmp_path: Path) -> None:
 
 def test_no_clock_but_the_file_servers_matters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Ledger(tmp_path) as first, Ledger(tmp_path) as second:
-        assert first.claim("a.mp4") is not None
+        assert first.claim("a.mp4", str(tmp_path / "a.mp4")) is not None
         for wrong_s in (-86_400.0, 86_400.0):
             monkeypatch.setattr(time, "time", lambda by=wrong_s, real=time.time: real() + by)
             assert second.row("a.mp4").state == "running"

@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from streamderain import run
 from streamderain.errors import OutputFull
+from streamderain.jobs.manifest import folder_of
 from streamderain.options import EncodeOptions, EngineOptions, RunOptions, WorkOptions
 from tests.support import kills, media
 from tests.support.command import command, streamderain
@@ -101,6 +103,54 @@ def test_an_interrupt_keeps_the_pieces_and_tells_how_to_go_on(
     assert 0 < file["frames_out"] < FRAMES
     assert go_on(long, target).returncode == 0
     assert contents(target) == contents(whole)
+
+
+KILLED_AT_THE_END = """
+import os, signal, sys
+from streamderain.cli.main import main
+from streamderain.media.writing.sink import PartialFile
+
+keep, left = PartialFile.keep, int(sys.argv.pop(1))
+
+def killed(sink):
+    global left
+    keep(sink)
+    left -= not sink.path.suffix == ".packets"
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+PartialFile.keep = killed
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("named", [1, 2])
+def test_a_run_that_is_killed_when_its_targets_have_their_names(
+    long: Path, whole: Path, tmp_path: Path, named: int
+) -> None:
+    """With all of them there is nothing left to do; with some, what is missing is joined once more."""
+    targets = [tmp_path / "clean.mkv", tmp_path / "other.mkv"]
+    words: list[str | Path] = ["run", long, "-o", targets[0], "-o", targets[1], *SLOW]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_THE_END, str(named), *map(str, words)],
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert [target.exists() for target in targets].count(True) == named
+    assert folder_of(targets[0]).is_dir()
+    before = {target: target.stat().st_ino for target in targets if target.exists()}
+    other = streamderain(*words, "--strength", "0.5")
+    assert other.code == 2
+    assert {target: target.stat().st_ino for target in targets if target.exists()} == before
+    again = streamderain(*words, "--json", "-q")
+    assert again.code == 0, again.err
+    assert [file["result"] for file in again.summary["files"]] == ["skipped" if named == 2 else "complete"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clean.mkv", "other.mkv"]
+    if named == 2:
+        assert {target: target.stat().st_ino for target in targets} == before
+    assert contents(targets[0]) == contents(targets[1]) == contents(whole)
 
 
 def test_two_runs_on_one_target(long: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import av
 import psutil
 
+from streamderain.jobs.manifest import folder_of
 from tests.support import media
 from tests.support.command import command
 
@@ -102,16 +103,12 @@ def killed_and_resumed(
         after = _finished(target)
         again = [number for number, packets in before.items() if after.get(number) != packets]
         found += [f"pieces {again} were whole, and were made again or are gone"] if again else []
-    done = None
-    if not target.exists():
+    if not target.exists() or folder_of(target).exists():
         done = subprocess.run(words, capture_output=True, timeout=LIMIT_S, check=False)
         found += [f"exit code {done.returncode}: {done.stderr[-300:]!r}"] if done.returncode else []
     if not target.exists() or contents(target) != wanted:
         found.append("the result is not what one go gives")
-    # The last kill may have come between the target's name and the end of the folder.
-    killed_last = process.returncode != 0 and done is None
-    names = {path.name for path in target.parent.iterdir()} - {target.name}
-    if stray := names - ({f"{target.name}.pieces"} if killed_last else set()):
+    if stray := {path.name for path in target.parent.iterdir()} - {target.name}:
         found.append(f"stray {stray}")
     return found
 
@@ -139,7 +136,7 @@ def _workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 def _finished(target: Path) -> dict[str, tuple[int, int]]:
     """The packets of pieces that the manifest calls whole: which file each is, and when it was written."""
-    folder = target.with_name(f"{target.name}.pieces")
+    folder = folder_of(target)
     try:
         numbers = json.loads((folder / "manifest.json").read_text())["finished"]
     except FileNotFoundError:

@@ -190,8 +190,8 @@ class PartialFile(_DescriptorSink):
         with contextlib.suppress(OSError):
             os.removexattr(self._fd, _MARK)
         self._close()
-        _remove_dead_partials(self.path)
-        _sync_folder(self.path.parent)
+        remove_dead_partials(self.path)
+        sync_folder(self.path.parent)
 
     def leave(self) -> str | None:
         """End the writing and keep the partial file. Idempotent, never raises.
@@ -333,7 +333,7 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _remove_dead_partials(path: Path) -> None:
+def remove_dead_partials(path: Path) -> None:
     """Remove what runs that ended left unfinished of a target; files of living runs and of others stay."""
     missing = 0
     for number in itertools.count(1):
@@ -401,7 +401,8 @@ def _create_beside(path: Path) -> tuple[Path, int]:
     )
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where its file system can."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
