@@ -15,7 +15,7 @@ from benchmarks.house import packages
 from benchmarks.results_file import read
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/benchmarks.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/benchmarks.md", "docs/cluster.md")
 
 _MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
@@ -175,6 +175,22 @@ def _live_soak() -> str:
     return f"{_rows(header, rows)}\n\n{spent}. {_machine(result)}."
 
 
+def _segments() -> str:
+    result = read("segments")
+    rows = [
+        (name, f"{way['seconds']:.1f}", f"{way['of_one_go']:.3f}") for name, way in result["ways"].items()
+    ]
+    manifest = " and ".join(f"{ms:.1f} ms of {count}" for count, ms in result["manifest_ms"].items())
+    told = (
+        f"A killed run has its next new frame {result['restart_s']:.2f} s after it is given again. To note "
+        f"that one piece is finished takes {manifest} pieces; to take up a file of an archive and note its "
+        f"end {result['ledger_ms']:.1f} ms."
+    )
+    clip = f"{result['seconds']:.0f} s of 1280x720 at 25 frames/s, pieces of 20 s"
+    made = f"{clip}, medians of {result['repeats']} runs in turns; {_machine(result)}"
+    return f"{_rows(('', 'seconds', 'times one go'), rows)}\n\n{told}\n\n{made}."
+
+
 def _startup() -> str:
     result = read("startup")
     names = {
@@ -275,6 +291,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "soak": _soak,
     "live": _live,
     "live-soak": _live_soak,
+    "segments": _segments,
     "training": _training,
     "packages": packages,
 }

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Self, TypeVar
@@ -280,9 +281,26 @@ def _start_all(orders: SimpleQueue[_Order]) -> None:
     while True:
         start, started = orders.get()
         try:
-            value = start()
+            with _main_module_hidden():
+                value = start()
         except BaseException as error:
             started.set_exception(error)
         else:
             started.set_result(value)
         del start, started
+
+
+@contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Have a child not run the program's main module: a script would begin anew in each of its children.
+
+    `multiprocessing` runs it for what is defined there, unless it has neither a file nor a specification.
+    Nothing that a child of ours needs lies there.
+    """
+    names = vars(sys.modules["__main__"])
+    kept: dict[str, Any] = {name: names.pop(name) for name in ("__file__", "__spec__") if name in names}
+    names["__spec__"] = None
+    try:
+        yield
+    finally:
+        names.update(kept)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -18,6 +20,7 @@ from streamderain.options import EncodeOptions, EngineOptions, ReadOptions, RunO
 from tests.support import media
 from tests.support.kills import contents
 from tests.support.models import small_deep
+from tests.support.reader import frame_count
 
 LOSSLESS = EncodeOptions(codec="ffv1", overwrite=True)
 SIZE: dict[str, Any] = {"width": 96, "height": 64, "frames": 150}
@@ -227,3 +230,28 @@ def test_threads_change_nothing(model: str, tmp_path: Path) -> None:
         derained(source, target, RunOptions(encode=LOSSLESS, engine=engine))
         results.append(contents(target)["packets"])
     assert results[0] == results[1] == results[2]
+
+
+SCRIPT = """
+import sys
+from streamderain import EncodeOptions, EngineOptions, RunOptions, WorkOptions, run
+
+print("begun")
+options = RunOptions(
+    engine=EngineOptions(engine="identity"),
+    encode=EncodeOptions(preset="ultrafast"),
+    work=WorkOptions(jobs=2, segment_length_s=1.0),
+)
+assert run(sys.argv[1], sys.argv[2], options=options).exit_code == 0
+assert __file__ == sys.argv[0] and __spec__ is None
+"""
+
+
+def test_a_script_may_begin_without_asking_whether_it_is_the_main_module(tmp_path: Path) -> None:
+    media.write_video(tmp_path / "source.mp4", frames=75)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    words = [tmp_path / "script.py", tmp_path / "source.mp4", tmp_path / "clean.mp4"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().split() == ["begun"]
+    assert frame_count(tmp_path / "clean.mp4") == 75
