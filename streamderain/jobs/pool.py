@@ -108,7 +108,7 @@ class Worker(Closable):
         """Have the worker make a piece; it tells by its connection."""
         self.order = order
         # Where it is gone already, `news` tells.
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(ConnectionError):
             self.connection.send(order)
 
     def news(self) -> News:
